@@ -1,0 +1,142 @@
+"""Finds a data set by name or folder, for the recipe that asks for it, and counts what is in it."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgkd.data.scipy_docs import load_scipy_docs
+from jaxgkd.data.text_graphs import TextGraph, load_text_graph
+from jaxgkd.errors import ConfigError
+
+DATA_VARIABLE = "JAXGKD_DATA"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a recipe's data comes from.
+
+    Attributes:
+      default: the name that is meant when none is given.
+      embedded: what is built in.
+      subfolder: where in the data folder the others lie.
+      known: names that the data folder may hold; others there are found too.
+      load_folder: reads one of them, or a folder of the user's.
+    """
+
+    default: str
+    embedded: Mapping[str, Callable[[], Any]]
+    subfolder: str
+    known: tuple[str, ...]
+    load_folder: Callable[..., Any]
+
+
+_SOURCES = {
+    "lingugkd": _Source(
+        default="scipy-docs",
+        embedded={"scipy-docs": load_scipy_docs},
+        subfolder="text",
+        known=("cora", "wikispeedia", "pubmed_graph"),
+        load_folder=load_text_graph,
+    ),
+}
+
+
+def names(recipe: str) -> tuple[str, ...]:
+    """Names that ``load`` takes for ``recipe``: embedded data sets first, then those of the data folder."""
+    source = _source(recipe)
+    folder = _data_folder(source)
+    found = (
+        set() if folder is None or not folder.is_dir() else {path.name for path in folder.iterdir() if path.is_dir()}
+    )
+    return (*source.embedded, *source.known, *sorted(found - set(source.known)))
+
+
+def load(name_or_path: str | os.PathLike[str] | None = None, *, recipe: str, **options: Any) -> Any:
+    """The data set ``name_or_path`` in the form that ``recipe`` works on.
+
+    A name without a slash is looked up among the embedded data sets, then in the data folder that the environment
+    variable JAXGKD_DATA names; anything else, or a name that is only a folder here, is read as a folder.
+
+    Args:
+      name_or_path: None gives the recipe's default.
+      recipe: for lingugkd, a ``TextGraph``.
+      **options: passed on to the loader of folders; embedded data sets take none.
+
+    Raises:
+      ConfigError: the recipe or the name is not known, JAXGKD_DATA is not set, or an option does not apply.
+      DataError: the data cannot be used.
+    """
+    source = _source(recipe)
+    name = source.default if name_or_path is None else name_or_path
+    if isinstance(name, str) and not any(mark in name for mark in ("/", os.sep)) and name not in ("", ".", "..", "~"):
+        if name in source.embedded:
+            if options:
+                mend = f"leave out {', '.join(sorted(options))}"
+                raise ConfigError(f"the embedded data set '{name}' takes no options", mend=mend)
+            return source.embedded[name]()
+        folder = _data_folder(source)
+        if folder is not None and (folder / name).is_dir():
+            return source.load_folder(folder / name, **options)
+        if not Path(name).is_dir():
+            raise _not_found(name, recipe, source, folder)
+    return source.load_folder(Path(name).expanduser(), **options)
+
+
+def describe(graph: TextGraph) -> dict[str, Any]:
+    """Counts for a report.
+
+    ``homophily`` is the share of linked pairs, each counted once whatever its direction, that share a class, among the
+    pairs of which both are labelled (None where there are none); ``mean_text_length`` is in characters.
+    """
+    linked = np.unique(
+        np.stack([np.minimum(graph.senders, graph.receivers), np.maximum(graph.senders, graph.receivers)]), axis=1
+    )
+    ends = graph.labels[linked]
+    ends = ends[:, (ends >= 0).all(axis=0)]
+    sizes = np.bincount(graph.labels[graph.labels >= 0], minlength=len(graph.class_names))
+    return {
+        "name": graph.name,
+        "sha256": graph.sha256,
+        "nodes": graph.n_node,
+        "edges": graph.n_edge,
+        "linked_pairs": linked.shape[1],
+        "isolated": graph.n_node - len(np.unique(linked)),
+        "classes": len(graph.class_names),
+        "class_sizes": dict(zip(graph.class_names, sizes.tolist(), strict=True)),
+        "labelled": int(sizes.sum()),
+        "homophily": float((ends[0] == ends[1]).mean()) if ends.size else None,
+        "mean_text_length": float(np.mean([len(text) for text in graph.texts])) if graph.n_node else 0.0,
+        "without_text": sum(not text.strip() for text in graph.texts),
+        "features": graph.n_feature,
+        "given_split": graph.given_split is not None,
+        "notes": list(graph.notes),
+    }
+
+
+def _source(recipe: str) -> _Source:
+    if recipe not in _SOURCES:
+        raise ConfigError(f"no data is known for a recipe '{recipe}'", mend=f"use {' or '.join(_SOURCES)}")
+    return _SOURCES[recipe]
+
+
+def _data_folder(source: _Source) -> Path | None:
+    root = os.environ.get(DATA_VARIABLE)
+    return Path(root).expanduser() / source.subfolder if root else None
+
+
+def _not_found(name: str, recipe: str, source: _Source, folder: Path | None) -> ConfigError:
+    listed = ", ".join(names(recipe))
+    if name not in source.known:
+        mend = f"use one of {listed}" + ("" if folder else f", set {DATA_VARIABLE}") + ", or give a folder"
+        return ConfigError(f"there is no data set '{name}' for {recipe}", mend=mend)
+    if folder is None:
+        what = f"the data set '{name}' is not built in, and {DATA_VARIABLE} is not set"
+        return ConfigError(what, mend=f"set {DATA_VARIABLE} to the folder that holds {source.subfolder}/{name}")
+    what = f"the data set '{name}' is not in {folder}"
+    return ConfigError(
+        what, mend=f"put it there, or set {DATA_VARIABLE} to the folder that holds {source.subfolder}/{name}"
+    )
