@@ -32,13 +32,6 @@ def write(folder: Path, files: dict[str, str | bytes]) -> Path:
     return folder
 
 
-def with_labels(*labels: object) -> dict[str, str | bytes]:
-    return {
-        "nodes.csv": "node,text,label\n" + "".join(f"{i},t,{label}\n" for i, label in enumerate(labels)),
-        "edges.csv": "src,dst\n0,1\n",
-    }
-
-
 def test_reads_a_folder(tmp_path):
     graph = load_text_graph(write(tmp_path / "mine", BASE))
     assert graph.name == "mine"
@@ -102,72 +95,6 @@ def test_long_beginning_becomes_a_title_cut_between_words(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes", "numbers", "names"),
-    [
-        ("010", None, [0, 1, 0], ("0", "1")),
-        (("1", "2", ""), None, [0, 1, -1], ("1", "2")),
-        (("-1", "cat", "dog"), None, [-1, 0, 1], ("cat", "dog")),
-        (("0.0", "", "1.0"), None, [0, -1, 1], ("0", "1")),
-        ("02", '["x", "y", "z"]', [0, 2], ("x", "y", "z")),
-        (("z", "x"), '["x", "y", "z"]', [2, 0], ("x", "y", "z")),
-        (("10", "5"), "[10, 5]", [0, 1], ("10", "5")),
-        (("10", "5"), '{"10": "ten", "5": "five"}', [1, 0], ("five", "ten")),
-        (("b", "a"), '{"b": "bees", "a": "ants"}', [0, 1], ("bees", "ants")),
-        (("2.5", "1.5"), '{"1.5": "low", "2.5": "high"}', [1, 0], ("low", "high")),
-    ],
-)
-def test_labels(tmp_path, labels, classes, numbers, names):
-    files = with_labels(*labels) | ({"classes.json": classes} if classes else {})
-    graph = load_text_graph(write(tmp_path, files))
-    assert graph.labels.tolist() == numbers and graph.class_names == names
-
-
-@pytest.mark.parametrize(
-    ("labels", "classes", "row", "match"),
-    [
-        (("0", "1", "3"), None, 4, "label 3 leaves a gap after 1"),
-        (("0", "1", "-2"), None, 4, "label -2 is below 0"),
-        (("0", "1.5"), None, 3, "neither an integer nor the name"),
-        (("0", "1e3"), None, 3, "neither an integer nor the name"),
-        (("0", "cat"), None, 3, "a name among integers"),
-        (("cat", "0"), None, 3, "an integer among class names"),
-        (("0", "1", "3"), '["x", "y", "z"]', 4, "label '3' is not among the 3 classes of classes.json"),
-        (("x", "w"), '["x", "y", "z"]', 3, "label 'w' is not among"),
-        (("x", "1"), '["x", "y", "z"]', 3, "an integer among class names"),
-        (("", ""), None, None, "no row has a label"),
-        (("a", "a"), None, None, "every label is 'a'; label at least two classes"),
-        (("2", "2"), '["x", "y", "z"]', None, "every label is 'z'"),
-    ],
-)
-def test_refused_labels(tmp_path, labels, classes, row, match):
-    files = with_labels(*labels) | ({"classes.json": classes} if classes else {})
-    with pytest.raises(DataError, match=match) as caught:
-        load_text_graph(write(tmp_path, files))
-    assert caught.value.row == row and "nodes.csv" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "match"),
-    [
-        ("[1", "is not JSON"),
-        ("3", "neither a list nor an object"),
-        ("[]", "lists no classes"),
-        ('["a", "a"]', "class 'a' is listed twice"),
-        ('["a", ""]', "name of class 1 is not text"),
-        ("[true, false]", "name of class 0 is not text"),
-        ('["a", "\\ud800"]', "name of class 1 is not text"),
-        ('["a", "1"]', "is an integer among names"),
-        ('{"1": "a", "1.0": "b"}', "listed twice"),
-        (b"\xff\xfe", "is not JSON"),
-    ],
-)
-def test_refused_class_lists(tmp_path, content, match):
-    with pytest.raises(DataError, match=match) as caught:
-        load_text_graph(write(tmp_path, with_labels(0, 1) | {"classes.json": content}))
-    assert "classes.json" in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("files", "file", "row", "match"),
     [
         ({"edges.csv": EDGES + "10,99\n"}, "edges.csv", 5, "no node '99' in nodes.csv; add the node or remove"),
@@ -207,71 +134,6 @@ def test_broken_tables(tmp_path, files, file, row, match):
         load_text_graph(folder)
     assert str(caught.value.file).endswith(file) and caught.value.row == row
     assert "\n" not in str(caught.value) and "; " in str(caught.value)
-
-
-def test_rows_are_counted_as_a_spreadsheet_does(tmp_path):
-    # Row 2 holds a line break, row 3 is blank, row 4 holds two more line breaks, row 5 is ragged.
-    nodes = 'node,text,label\r\n1,"two\nlines",0\r\n\r\n2,"three\r\n\r\nlines",1\r\n3,short\r\n'
-    with pytest.raises(DataError, match="has 2 cells") as caught:
-        load_text_graph(write(tmp_path, {"nodes.csv": nodes, "edges.csv": "src,dst\n1,2\n"}))
-    assert caught.value.row == 5
-    good = write(tmp_path, {"nodes.csv": nodes.replace("short", "ok,1")})
-    assert load_text_graph(good).texts == ("two\nlines", "three\r\n\r\nlines", "ok")
-
-
-def test_bad_encoding_is_placed_after_quoted_line_breaks(tmp_path):
-    nodes = b'node,text,label\n1,"two\nlines",0\n2,"\n\xff",1\n'
-    with pytest.raises(DataError, match="not UTF-8") as caught:
-        load_text_graph(write(tmp_path, {"nodes.csv": nodes, "edges.csv": EDGES}))
-    assert caught.value.row == 3
-
-
-def test_cells_may_be_long_and_the_limit_of_the_csv_module_is_restored(tmp_path):
-    import csv
-
-    before = csv.field_size_limit()
-    nodes = f"node,text,label\n0,{'x' * 300_000},0\n1,b,1\n"
-    graph = load_text_graph(write(tmp_path, {"nodes.csv": nodes, "edges.csv": "src,dst\n0,1\n"}))
-    assert len(graph.texts[0]) == 300_000 and csv.field_size_limit() == before
-
-
-def test_missing_files_and_folders(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
-        load_text_graph(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="is not a folder"):
-        load_text_graph(write(tmp_path, BASE) / "nodes.csv")
-    (tmp_path / "edges.csv").unlink()
-    with pytest.raises(DataError, match=r"there is none of edges\.csv, edges\.csv\.gz, edges\.parquet"):
-        load_text_graph(tmp_path)
-    (tmp_path / "edges.csv").mkdir()
-    with pytest.raises(DataError, match=r"edges\.csv: is a folder"):
-        load_text_graph(tmp_path)
-
-
-def test_unreadable_file(tmp_path, monkeypatch):
-    folder = write(tmp_path, BASE)
-
-    def refuse(self):
-        raise PermissionError(13, "Permission denied", str(self))
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(DataError, match=r"nodes\.csv: may not be read; give yourself permission"):
-        load_text_graph(folder)
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")
-def test_unreadable_file_on_disk(tmp_path):
-    (write(tmp_path, BASE) / "edges.csv").chmod(0)
-    with pytest.raises(DataError, match="may not be read"):
-        load_text_graph(tmp_path)
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[: len(b) // 2], lambda b: b"no gzip", lambda b: b""])
-def test_damaged_gzip(tmp_path, damage):
-    content = gzip.compress(NODES.encode(), mtime=0)
-    folder = write(tmp_path, {"nodes.csv.gz": damage(content), "edges.csv": EDGES})
-    with pytest.raises(DataError, match=r"nodes\.csv\.gz: is (not a whole gzip file|empty)"):
-        load_text_graph(folder)
 
 
 def test_all_formats_give_the_same_hash(tmp_path):
