@@ -1,0 +1,30 @@
+"""What a teacher is asked, what it says, and what it leaves behind.
+
+`rings` samples a node's neighbours, `prompts` puts node and neighbours into words, `extract` runs a language model
+over the prompts, and `store` keeps its states on disk under the `manifest` that says what they are. Students read
+stores and nothing else.
+"""
+
+from jaxgkd.teachers.extract import extract, tokenizer_hash
+from jaxgkd.teachers.manifest import Manifest, item_ids_hash
+from jaxgkd.teachers.prompts import INSTRUCTIONS, HopPrompts, encoder_prompts, instruction_prompts, prompt_hash
+from jaxgkd.teachers.rings import Rings, distance_rings
+from jaxgkd.teachers.store import Store, StoreWriter, default_root, store_path
+
+__all__ = [
+    "INSTRUCTIONS",
+    "HopPrompts",
+    "Manifest",
+    "Rings",
+    "Store",
+    "StoreWriter",
+    "default_root",
+    "distance_rings",
+    "encoder_prompts",
+    "extract",
+    "instruction_prompts",
+    "item_ids_hash",
+    "prompt_hash",
+    "store_path",
+    "tokenizer_hash",
+]

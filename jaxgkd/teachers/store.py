@@ -1,0 +1,389 @@
+"""Where a teacher's activations are kept: a folder of chunks and a manifest, written so that a killed run resumes.
+
+    manifest.json           what was asked of whom, every file's sha256, and the chunks finished so far
+    items.json              the item ids, in the caller's order
+    rows.npy                [n_items] int64, the stored row of each item (items with the same prompt share one)
+    chunk-00000.npy         [m, layers, width] hidden states of a run of rows
+    chunk-00000.log_probs.npy   [m, …] float32, one such file for every extra array the manifest declares
+
+Rows are written in the order that is fastest to compute; the reader puts them back into the items' order. A file is
+written beside its place, flushed to disk and renamed, and a chunk counts once the manifest names it: at whatever
+moment a run is killed, the folder holds whole chunks only. Arrays are plain ``.npy`` files, never pickles. bfloat16,
+which that format does not know, is kept as its 16 bits in uint16.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgkd.errors import ConfigError, StoreError
+from jaxgkd.teachers.manifest import (
+    AGAIN,
+    DTYPES,
+    FORMAT_VERSION,
+    HIDDEN,
+    Manifest,
+    check_same,
+    item_ids_hash,
+    manifest_of,
+    read_document,
+    seal_of,
+)
+
+
+def default_root() -> Path:
+    """The user's cache folder for stores: $XDG_CACHE_HOME (or ~/.cache)/jaxgkd/stores."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "jaxgkd" / "stores"
+
+
+def store_path(root: str | os.PathLike[str] | None, manifest: Manifest) -> Path:
+    """The folder under `root` (`default_root()` if None) that belongs to this content, whether or not it exists yet."""
+    digest = hashlib.sha256(json.dumps(manifest.identity(), sort_keys=True).encode()).hexdigest()
+    return (default_root() if root is None else Path(root)) / digest[:32]
+
+
+class StoreWriter:
+    """Writes a store chunk by chunk; one writer a folder at a time, and a killed one is continued by the next.
+
+    Use it as a context manager, write every range of `missing()`, then `finish()`:
+
+        with StoreWriter(folder, manifest, item_ids) as writer:
+            for start, stop in writer.missing():
+                writer.write(start, hidden[start:stop])
+            store = writer.finish()
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        manifest: Manifest,
+        item_ids: Sequence[str],
+        rows: np.ndarray | None = None,
+    ):
+        """Take the folder's lock, and check or create what is in it.
+
+        Chunks that are there are read and checked; damaged ones are forgotten, so that they are written anew.
+
+        Args:
+          folder: the store's folder, made if needed.
+          manifest: what will be in it.
+          item_ids: [n_items] ids whose hash the manifest names.
+          rows: [n_items] the stored row of each item, by default its position.
+
+        Raises:
+          StoreError: the folder holds a store with another manifest (the message names the field), another process is
+            writing it, or it cannot be written.
+          ConfigError: `item_ids` or `rows` do not belong to the manifest.
+        """
+        self.folder, self.manifest = Path(folder), manifest
+        rows = np.arange(manifest.n_items) if rows is None else np.asarray(rows, dtype=np.int64)
+        if item_ids_hash(item_ids) != manifest.item_ids_hash or len(item_ids) != manifest.n_items:
+            raise ConfigError("the ids do not have the manifest's hash", field="item_ids", mend="pass the same ids")
+        if not np.array_equal(np.unique(rows), np.arange(manifest.n_rows)) or len(rows) != manifest.n_items:
+            raise ConfigError(f"do not cover 0..{manifest.n_rows - 1}", field="rows", mend="give every item one row")
+        self._item_ids, self._rows = list(item_ids), rows
+        with _disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock: int | None = _lock(self.folder)
+        try:
+            with _disk_errors(self.folder):
+                self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        for left_over in self.folder.glob("*.part"):
+            left_over.unlink()
+        contents = {"items.json": json.dumps(self._item_ids).encode(), "rows.npy": _npy(self._rows)}
+        files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+        if (self.folder / "manifest.json").exists():
+            self._document = read_document(self.folder)
+            check_same(self.folder, self.manifest, self._document)
+            if self._document["files"] != files:
+                raise StoreError("lays its rows out differently", file=self.folder, mend=AGAIN)
+            self._document["chunks"] = [c for c in self._document["chunks"] if not _damaged(self.folder, c)]
+        else:
+            manifest = json.loads(json.dumps(asdict(self.manifest)))
+            self._document = {"format": FORMAT_VERSION, **manifest, "files": files, "chunks": [], "report": None}
+        for name, data in contents.items():
+            if not _is_whole(self.folder, name, files[name]):
+                _write_file(self.folder / name, data)
+        self._save_document()
+
+    def __enter__(self) -> StoreWriter:
+        """The writer itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Release the lock; what was written stays."""
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock. The next writer continues where this one stopped."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def missing(self) -> list[tuple[int, int]]:
+        """The ranges [start, stop) of rows that no whole chunk holds yet, in order."""
+        ranges, row = [], 0
+        for chunk in [*self._document["chunks"], {"start": self.manifest.n_rows, "stop": self.manifest.n_rows}]:
+            if chunk["start"] > row:
+                ranges.append((row, chunk["start"]))
+            row = chunk["stop"]
+        return ranges
+
+    @property
+    def seconds(self) -> float:
+        """What all chunks took to compute, those of killed runs included."""
+        return sum(chunk["seconds"] for chunk in self._document["chunks"])
+
+    def write(self, start: int, hidden: np.ndarray, *, seconds: float = 0.0, **extras: np.ndarray) -> None:
+        """Write rows start, start + 1, … as one chunk; when it returns they are on the disk.
+
+        Args:
+          start: first row.
+          hidden: [m, layers, width] states, in any float dtype; they are rounded to the manifest's.
+          seconds: what they took to compute.
+          **extras: [m, …] one array for each of the manifest's extras.
+
+        Raises:
+          StoreError: a value is not finite in the store's dtype, or the disk refuses.
+          ConfigError: shapes or names differ from the manifest, or a row is there already.
+        """
+        given, declared = {HIDDEN: hidden, **extras}, self.manifest.arrays()
+        stop = start + len(hidden)
+        if not any(a <= start and stop <= b for a, b in self.missing()):
+            raise ConfigError(
+                f"rows {start} to {stop - 1} are not missing", field="start", mend="write what is missing"
+            )
+        if given.keys() != declared.keys():
+            raise ConfigError(f"arrays {sorted(given)} are not {sorted(declared)}", field="extras", mend="write all")
+        taken = {chunk["files"][HIDDEN]["file"] for chunk in self._document["chunks"]}
+        stem = next(stem for i in count() if f"{(stem := f'chunk-{i:05d}')}.npy" not in taken)
+        entry: dict[str, Any] = {"start": start, "stop": stop, "seconds": round(seconds, 3), "files": {}}
+        with _disk_errors(self.folder):
+            for name, (shape, _) in declared.items():
+                if np.shape(given[name]) != (stop - start, *shape):
+                    raise ConfigError(
+                        f"shape {np.shape(given[name])} is not {(stop - start, *shape)}",
+                        field=name,
+                        mend="match the manifest",
+                    )
+                precision = self.manifest.dtype if name == HIDDEN else "float32"
+                values = _to_disk(np.asarray(given[name]), precision)
+                bad = np.argwhere(~np.isfinite(_from_disk(values).reshape(stop - start, -1)).all(axis=1))
+                if bad.size:
+                    item = self._item_ids[int(np.argmax(self._rows == start + bad[0, 0]))]
+                    raise StoreError(
+                        f"'{name}' of item '{item}' is not finite as {precision}",
+                        file=self.folder,
+                        mend='store with dtype="bfloat16" or "float32", or mend the teacher if it gives NaN',
+                    )
+                path = self.folder / (f"{stem}.npy" if name == HIDDEN else f"{stem}.{name}.npy")
+                entry["files"][name] = {"file": path.name, "sha256": _write_file(path, _npy(values))}
+            self._document["chunks"] = sorted([*self._document["chunks"], entry], key=lambda chunk: chunk["start"])
+            self._save_document()
+
+    def finish(self, report: Mapping[str, Any] | None = None) -> Store:
+        """Close a complete store, keep what the run has to report of itself, and open it.
+
+        Args:
+          report: plain JSON values, kept with the store.
+
+        Raises:
+          ConfigError: rows are still missing.
+        """
+        if missing := self.missing():
+            raise ConfigError(f"rows from {missing[0][0]} on are missing", field="rows", mend="write them first")
+        if self._document["report"] is None:
+            self._document["report"] = dict(report or {})
+            with _disk_errors(self.folder):
+                self._save_document()
+        self.close()
+        return Store.open(self.folder)
+
+    def _save_document(self) -> None:
+        sealed = {**self._document, "seal": seal_of(self._document)}
+        _write_file(self.folder / "manifest.json", json.dumps(sealed, indent=1).encode())
+
+
+class Store:
+    """A finished store, memory-mapped.
+
+    Attributes:
+      folder: where it is.
+      manifest: what it holds.
+      item_ids: id of each item, the order that `read` counts in.
+      report: what the extraction cost, as its writer put it.
+    """
+
+    def __init__(self, folder: Path, document: Mapping[str, Any]):
+        """Map the files of a folder that `Store.open` has checked."""
+        self.folder, self.manifest, self.report = folder, manifest_of(folder, document), document["report"]
+        self.item_ids: tuple[str, ...] = tuple(json.loads((folder / "items.json").read_text()))
+        self._rows = np.load(folder / "rows.npy", allow_pickle=False)
+        self._starts = np.array([chunk["start"] for chunk in document["chunks"]], dtype=np.int64)
+        self._chunks = [
+            {name: np.load(folder / each["file"], mmap_mode="r", allow_pickle=False) for name, each in files.items()}
+            for files in (chunk["files"] for chunk in document["chunks"])
+        ]
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Store:
+        """Open a store after reading every file once against its sha256 (about a second a gigabyte).
+
+        Raises:
+          StoreError: there is no store, it is not finished, or a file is damaged; the message names the file.
+        """
+        folder = Path(folder)
+        with _disk_errors(folder):
+            document = read_document(folder)
+            again = "run the extraction again, which writes this file anew and keeps the others"
+            for name, sha256 in document["files"].items():
+                if not _is_whole(folder, name, sha256):
+                    raise StoreError("is damaged or missing", file=folder / name, mend=again)
+            for chunk in document["chunks"]:
+                if damaged := _damaged(folder, chunk):
+                    what = f"is damaged or missing (rows {chunk['start']} to {chunk['stop'] - 1})"
+                    raise StoreError(what, file=folder / damaged, mend=again)
+            have = sum(chunk["stop"] - chunk["start"] for chunk in document["chunks"])
+            if have < document["n_rows"] or document["report"] is None:
+                raise StoreError(
+                    f"is not finished, {have} of {document['n_rows']} rows are there",
+                    file=folder,
+                    mend="run the extraction again, which goes on from there",
+                )
+            return cls(folder, document)
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self._rows)
+
+    def read(self, indices: np.ndarray | Sequence[int], name: str = HIDDEN) -> np.ndarray:
+        """The hidden states [k, layers, width], or another array [k, …], of k items, in float32.
+
+        Args:
+          indices: [k] positions in `item_ids`, in any order, repeats allowed.
+          name: "hidden" or one of the manifest's extras.
+
+        Raises:
+          StoreError: the store has no such array.
+        """
+        if name not in self.manifest.arrays():
+            raise StoreError(f"has no array '{name}'", file=self.folder, mend=f"read {list(self.manifest.arrays())}")
+        rows = self._rows[np.asarray(indices, dtype=np.int64)]
+        shape, _ = self.manifest.arrays()[name]
+        out = np.empty((len(rows), *shape), dtype=np.float32)
+        chunk_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for chunk in np.unique(chunk_of):
+            inside = np.flatnonzero(chunk_of == chunk)
+            values = self._chunks[chunk][name][rows[inside] - self._starts[chunk]]
+            out[inside] = _from_disk(values)
+        return out
+
+    def as_array(self, name: str = HIDDEN) -> np.ndarray:
+        """`read` of all items, in the order of `item_ids`: [n_items, layers, width] float32."""
+        return self.read(np.arange(len(self)), name)
+
+
+def _to_disk(values: np.ndarray, dtype: str) -> np.ndarray:
+    # What overflows becomes infinite here, and is refused by name where it is written.
+    with np.errstate(over="ignore"):
+        if dtype != "bfloat16":
+            return np.ascontiguousarray(values, dtype=DTYPES[dtype])
+        bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    # Round to nearest, ties to even, on the upper half; NaN is kept from rounding over into another value.
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(bits.view(np.float32)), 0x7FC0, rounded).astype(np.uint16)
+
+
+def _from_disk(values: np.ndarray) -> np.ndarray:
+    """Float32 values of what `_to_disk` made: a bfloat16's 16 bits are the upper half of the same float32's."""
+    if values.dtype == np.uint16:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)
+
+
+def _damaged(folder: Path, chunk: Mapping[str, Any]) -> str | None:
+    """The name of a chunk's file that is missing or not what was written, if any."""
+    files = chunk["files"].values()
+    return next((each["file"] for each in files if not _is_whole(folder, each["file"], each["sha256"])), None)
+
+
+def _is_whole(folder: Path, name: str, sha256: str) -> bool:
+    # A name with a folder in it was not written here and could lead anywhere.
+    return Path(name).name == name and (folder / name).is_file() and _sha256(folder / name) == sha256
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _lock(folder: Path) -> int:
+    """Take the folder for this process; the system lets go of it when the process ends, however it ends."""
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise StoreError(f"is being written by process {pid}", file=folder, mend="wait until it has finished") from None
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_file(path: Path, content: bytes) -> str:
+    """Put a file in place whole or not at all, even through a power cut; returns its sha256."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    # The new name is only safe once the folder that lists it is on the disk as well.
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or folder
+        raise StoreError(
+            f"cannot be used ({error.strerror or error})",
+            file=place,
+            mend="choose another folder or set XDG_CACHE_HOME, and check rights and free space",
+        ) from None

@@ -1,0 +1,336 @@
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tokenizers
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers, processors
+
+import jaxgkd
+from jaxgkd.errors import ConfigError, DataError, StoreError
+from jaxgkd.teachers import Store, StoreWriter, extract, tokenizer_hash
+from jaxgkd.teachers import extract as extract_function
+from jaxgkd.teachers.extract import batch_shapes, plan_batches, tokenise
+
+extract_module = sys.modules[extract_function.__module__]
+
+
+class TinyTeacher(nnx.Module):
+    """Two mixing layers: every state depends on all real tokens of its prompt, and on padding if that leaks in."""
+
+    def __init__(self, seed=0):
+        self.width, self.n_layers, self.max_tokens = 6, 2, 40
+        self.embedding = nnx.Param(jax.random.normal(jax.random.key(seed), (60, 6)))
+        self.kernels = nnx.Param(jax.random.normal(jax.random.key(seed + 1), (2, 6, 6)))
+
+    def pooled_states(self, input_ids, attention_mask, *, layers, pooling):
+        weight = attention_mask[..., None] / attention_mask.sum(axis=1)[:, None, None]
+        states = [self.embedding[...][input_ids]]
+        for kernel in self.kernels[...]:
+            states.append(jnp.tanh(states[-1] @ kernel + (states[-1] * weight).sum(axis=1, keepdims=True)))
+        chosen = jnp.stack([states[layer] for layer in layers], axis=1)
+        if pooling == "mean":
+            return (chosen * weight[:, None]).sum(axis=2)
+        last = attention_mask.sum(axis=1) - 1
+        return chosen[:, :, 0] if pooling == "cls" else chosen[jnp.arange(len(last)), :, last]
+
+
+def letters():
+    """One token a letter, between a start and an end token."""
+    vocab = {token: i for i, token in enumerate(["<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"])}
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
+    special = [("<s>", 0), ("</s>", 1)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=special)
+    return tokenizer
+
+
+def words(n, seed=0, longest=30):
+    rng = np.random.default_rng(seed)
+    return ["".join(rng.choice(list("abcdefghijklmnop"), size=rng.integers(0, longest))) for _ in range(n)]
+
+
+def arguments(prompts, **changes):
+    return {
+        "item_ids": [f"item-{i}" for i in range(len(prompts))],
+        "data_sha256": "the data",
+        "teacher_id": "tiny",
+        "weights_hash": "the weights",
+        "layers": (0, -1),
+        "pooling": "mean",
+        "max_tokens": 24,
+        "dtype": "float32",
+        "batch_tokens": 96,
+        "progress": False,
+        **changes,
+    }
+
+
+def one_by_one(prompts, max_tokens, *, layers, pooling):
+    """The states of each prompt computed alone in float64, without any padding."""
+    tokenizer = letters()
+    tokenizer.enable_truncation(max_tokens)
+    model = TinyTeacher()
+    embedding, kernels = (np.asarray(each[...], np.float64) for each in (model.embedding, model.kernels))
+    pooled = []
+    for prompt in prompts:
+        states = [embedding[tokenizer.encode(prompt).ids]]
+        for kernel in kernels:
+            states.append(np.tanh(states[-1] @ kernel + states[-1].mean(axis=0)))
+        pool = {
+            "mean": lambda state: state.mean(axis=0),
+            "cls": lambda state: state[0],
+            "last": lambda state: state[-1],
+        }
+        pooled.append([pool[pooling](states[layer]) for layer in layers])
+    return np.array(pooled)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_states_are_those_of_each_prompt_alone_in_the_items_order(tmp_path, pooling):
+    prompts = words(30)
+    store = extract(TinyTeacher(), letters(), prompts, folder=tmp_path, **arguments(prompts, pooling=pooling))
+    expected = one_by_one(prompts, 24, layers=(0, 2), pooling=pooling)
+    np.testing.assert_allclose(store.as_array(), expected, rtol=0, atol=2e-6)
+    assert store.item_ids[3] == "item-3" and store.manifest.layers == (0, 2)
+    assert store.manifest.tokenizer_hash == tokenizer_hash(letters())
+
+
+def test_the_report_counts_what_was_done(tmp_path):
+    prompts = ["abc", "b" * 30, "", "abc", "c" * 29, "b" * 31]
+    store = extract(TinyTeacher(), letters(), prompts, folder=tmp_path, **arguments(prompts, max_tokens=20))
+    report = store.report
+    # "abc" twice, and b·30 and b·31 are the same 20 tokens once cut: 5 + 20 + 2 + 20 tokens remain.
+    assert (report["n_distinct"], report["n_truncated"], report["n_tokens"]) == (4, 3, 47)
+    np.testing.assert_array_equal(store.read([0, 1]), store.read([3, 5]))
+    assert report["seconds"] > 0 and report["tokens_per_second"] == pytest.approx(47 / report["seconds"], rel=0.1)
+    assert all(b * t <= 96 for b, t in report["shapes"])
+    assert (
+        report["n_padded_tokens"] >= 47 and report["n_padded_tokens"] % np.gcd.reduce(np.prod(report["shapes"], 1)) == 0
+    )
+
+
+def test_compiled_shapes_are_those_reported(tmp_path):
+    compiled = []
+
+    class Counting(TinyTeacher):
+        def pooled_states(self, input_ids, attention_mask, **how):
+            compiled.append(input_ids.shape)
+            return super().pooled_states(input_ids, attention_mask, **how)
+
+    prompts = words(400, longest=38)
+    store = extract(Counting(), letters(), prompts, folder=tmp_path, **arguments(prompts, max_tokens=40))
+    assert sorted(compiled) == [tuple(shape) for shape in store.report["shapes"]] and 1 < len(compiled) <= 8
+    # Short prompts come in larger batches of about as many tokens.
+    assert all(64 <= b * t <= 96 for b, t in compiled) and len({b for b, _ in compiled}) > 1
+
+
+def test_a_finished_store_is_found_by_content_and_not_computed_again(tmp_path):
+    prompts = words(20)
+    first = extract(TinyTeacher(), letters(), prompts, root=tmp_path, **arguments(prompts))
+
+    class Idle(TinyTeacher):
+        def pooled_states(self, *args, **how):
+            raise AssertionError("computed again")
+
+    again = extract(Idle(), letters(), prompts, root=tmp_path, **arguments(prompts, teacher_id="another name"))
+    assert again.folder == first.folder and again.report == first.report
+    other = extract(TinyTeacher(), letters(), prompts[::-1], root=tmp_path, **arguments(prompts))
+    assert other.folder != first.folder
+    np.testing.assert_array_equal(other.as_array(), first.as_array()[::-1])
+    damaged = first.folder / "chunk-00000.npy"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    extract(TinyTeacher(), letters(), prompts, root=tmp_path, **arguments(prompts))
+    assert damaged.read_bytes() == whole
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    prompts = words(20)
+    extract(TinyTeacher(), letters(), prompts, folder=tmp_path, **arguments(prompts))
+    with pytest.raises(StoreError, match="made from other data"):
+        extract(TinyTeacher(), letters(), prompts, folder=tmp_path, **arguments(prompts, data_sha256="others"))
+    with pytest.raises(StoreError, match="made from other prompts"):
+        extract(TinyTeacher(), letters(), words(20, seed=1), folder=tmp_path, **arguments(prompts))
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"layers": (3,)}, ConfigError, r"field 'layers': \(3,\) is not within 0\.\.2"),
+        ({"layers": ()}, ConfigError, "field 'layers'"),
+        ({"max_tokens": 41}, ConfigError, "field 'max_tokens': the model reads 40 tokens"),
+        ({"max_tokens": 2}, ConfigError, "field 'max_tokens': 2 tokens hold no text; allow more than 2"),
+        ({"item_ids": ["a"]}, ConfigError, "field 'item_ids': 1 ids for 5 prompts"),
+        ({"dtype": "int8"}, ConfigError, "field 'dtype'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(tmp_path, changes, error, message):
+    prompts = words(5)
+    with pytest.raises(error, match=message):
+        extract(TinyTeacher(), letters(), prompts, folder=tmp_path / "new", **arguments(prompts, **changes))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_prompt_without_any_token_is_refused(tmp_path):
+    bare = letters()
+    bare.post_processor = processors.Sequence([])
+    with pytest.raises(DataError, match="prompt 1 has no token"):
+        extract(TinyTeacher(), bare, ["a", ""], folder=tmp_path, **arguments(["a", ""]))
+
+
+def test_values_beyond_float16_are_refused_by_item(tmp_path):
+    model = TinyTeacher()
+    model.embedding[...] = model.embedding[...].at[letters().encode("z").ids[1]].mul(1e6)
+    prompts = ["abc", "z", "bc"]
+    with pytest.raises(StoreError, match="of item 'item-1' is not finite as float16"):
+        extract(model, letters(), prompts, folder=tmp_path, **arguments(prompts, dtype="float16", layers=(0,)))
+
+
+def test_the_model_and_the_tokenizer_are_left_as_they_were(tmp_path):
+    model, tokenizer = TinyTeacher(), letters()
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=50)
+    before = tokenizer.to_str()
+    extract(model, tokenizer, ["abcdef"], folder=tmp_path, **arguments(["abcdef"]))
+    assert tokenizer.to_str() == before and tokenizer_hash(tokenizer) == tokenizer_hash(letters())
+    np.testing.assert_array_equal(model.embedding[...], TinyTeacher().embedding[...])
+
+
+def test_progress_is_silent_without_a_terminal_and_lines_go_to_who_asks(tmp_path, capfd, monkeypatch):
+    prompts = words(60)
+    extract(TinyTeacher(), letters(), prompts, folder=tmp_path / "a", **arguments(prompts, progress=True))
+    assert capfd.readouterr() == ("", "")
+    lines = []
+    monkeypatch.setattr(extract_module, "SECONDS_BETWEEN_LINES", 0.0)
+    store = extract(
+        TinyTeacher(), letters(), prompts, folder=tmp_path / "b", on_line=lines.append, **arguments(prompts)
+    )
+    total = f"{store.report['n_tokens']:,}"
+    assert lines[-1].startswith(f"{total} of {total} tokens") and lines[-1].endswith(" 0 s left") and len(lines) > 3
+    monkeypatch.setattr(extract_module, "Console", lambda stderr: terminal)
+    terminal = extract_module.Progress(console=None).console.__class__(force_terminal=True, stderr=True)
+    extract(TinyTeacher(), letters(), prompts, folder=tmp_path / "c", **arguments(prompts, progress=True))
+    assert "tokens/s" in capfd.readouterr().err
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(1, 70), min_size=1, max_size=60),
+    st.integers(1, 4),
+    st.sampled_from([0, 30, 400]),
+)
+def test_shapes_are_the_cheapest_there_are(lengths, max_shapes, shape_tokens):
+    shapes = batch_shapes(
+        np.array(lengths), max_tokens=70, batch_tokens=512, shape_tokens=shape_tokens, max_shapes=max_shapes
+    )
+    candidates = sorted({min(-(-length // 8) * 8, 70) for length in lengths})
+
+    def cost(tops):
+        return sum(min(top for top in tops if top >= length) for length in lengths) + shape_tokens * len(tops)
+
+    choices = (
+        (*below, candidates[-1])
+        for k in range(min(max_shapes, len(candidates)))
+        for below in itertools.combinations(candidates[:-1], k)
+    )
+    assert cost([length for _, length in shapes]) == min(map(cost, choices))
+    assert all(rows * length <= 512 and rows >= 1 for rows, length in shapes)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=80), st.integers(16, 200))
+def test_batches_cover_every_row_once_and_continue_from_any_of_their_starts(lengths, batch_tokens):
+    lengths = np.sort(np.array(lengths))[::-1]
+    shapes = batch_shapes(lengths, max_tokens=40, batch_tokens=batch_tokens, shape_tokens=10)
+    plan = list(plan_batches(lengths, shapes, 0, len(lengths)))
+    assert [first for first, _, _ in plan] == [0, *(stop for _, stop, _ in plan[:-1])] and plan[-1][1] == len(lengths)
+    for k, (first, stop, (rows, length)) in enumerate(plan):
+        assert 0 < stop - first <= rows and lengths[first] <= length
+        assert list(plan_batches(lengths, shapes, first, len(lengths))) == plan[k:]
+        assert list(plan_batches(lengths, shapes, first, stop)) == [plan[k]]
+
+
+def test_tokenise_sorts_longest_first_and_maps_back():
+    prompts = ["abc", "", "abcdef", "abc", "x" * 20]
+    tokens = tokenise(letters(), prompts, max_tokens=10)
+    assert tokens.lengths.tolist() == [10, 8, 5, 2] and tokens.rows.tolist() == [2, 3, 1, 2, 0]
+    assert tokens.n_truncated == 1
+    ids, mask = tokens.batch(2, 4, (3, 8))
+    assert ids.tolist() == [[0, 3, 4, 5, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0, 0], [0] * 8]
+    assert mask.sum(axis=1).tolist() == [5, 2, 1]
+
+
+KILLED_PROMPTS = words(900, seed=5)
+KILLED_ARGUMENTS = arguments(KILLED_PROMPTS, dtype="float16")
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
+    undisturbed = extract(TinyTeacher(), letters(), KILLED_PROMPTS, folder=tmp_path / "whole", **KILLED_ARGUMENTS)
+    environment = {**os.environ, "PYTHONPATH": str(Path(jaxgkd.__file__).parents[1])}
+    child = subprocess.Popen([sys.executable, __file__, tmp_path / "killed"], env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "killed" / "chunk-00002.npy").exists():
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == -signal.SIGKILL
+    chunks = sorted(path.name for path in undisturbed.folder.glob("chunk-*.npy"))
+    assert len(chunks) > len(list((tmp_path / "killed").glob("chunk-*.npy"))) >= 3
+    with pytest.raises(StoreError, match="is not finished"):
+        Store.open(tmp_path / "killed")
+    first = (tmp_path / "killed" / chunks[0]).stat().st_mtime_ns
+    resumed = extract(TinyTeacher(), letters(), KILLED_PROMPTS, folder=tmp_path / "killed", **KILLED_ARGUMENTS)
+    assert (tmp_path / "killed" / chunks[0]).stat().st_mtime_ns == first
+    for name in [*chunks, "rows.npy", "items.json"]:
+        assert (tmp_path / "killed" / name).read_bytes() == (undisturbed.folder / name).read_bytes()
+    np.testing.assert_array_equal(resumed.as_array(), undisturbed.as_array())
+    assert {**resumed.report, "seconds": 0, "tokens_per_second": 0} == {
+        **undisturbed.report,
+        "seconds": 0,
+        "tokens_per_second": 0,
+    }
+
+
+def test_a_run_can_go_on_with_other_batches(tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    written = SimpleNamespace(chunks=0)
+    real_write = StoreWriter.write
+
+    def write_two(self, *args, **kwargs):
+        if written.chunks == 2:
+            raise Stopped
+        written.chunks += 1
+        real_write(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "write", write_two)
+        with pytest.raises(Stopped):
+            extract(TinyTeacher(), letters(), KILLED_PROMPTS, folder=tmp_path, **KILLED_ARGUMENTS)
+    changed = {**KILLED_ARGUMENTS, "batch_tokens": 200}
+    store = extract(TinyTeacher(), letters(), KILLED_PROMPTS, folder=tmp_path, **changed)
+    expected = one_by_one(KILLED_PROMPTS[:40], 24, layers=(0, 2), pooling="mean")
+    np.testing.assert_allclose(store.read(np.arange(40)), expected, rtol=0, atol=2e-3)
+
+
+if __name__ == "__main__":
+    # The run that test_a_killed_run_goes_on_to_the_same_bytes kills, slowed down so that it is met half way.
+    quick_write = StoreWriter.write
+    StoreWriter.write = lambda self, *args, **kwargs: (quick_write(self, *args, **kwargs), time.sleep(0.3))[0]
+    extract(TinyTeacher(), letters(), KILLED_PROMPTS, folder=Path(sys.argv[1]), **KILLED_ARGUMENTS)
