@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,37 +72,58 @@ def distance_rings(
     adjacency = scipy.sparse.csr_matrix(
         (ones, (np.concatenate(ends), np.concatenate(ends[::-1]))), shape=(n_node, n_node)
     )
-    counts = [np.zeros(len(nodes), dtype=np.int64) for _ in range(hops)]
-    members: list[list[np.ndarray]] = [[] for _ in range(hops)]
-    # Nodes already reached are held as one dense bit row a centre: 32 MB a block.
-    block = max(1, min(4096, 2**25 // max(n_node, 1)))
-    for start in range(0, len(nodes), block):
-        centres = nodes[start : start + block]
-        reached = np.zeros((len(centres), n_node), dtype=bool)
-        reached[np.arange(len(centres)), centres] = True
-        frontier = scipy.sparse.csr_matrix(
-            (np.ones(len(centres), dtype=bool), centres, np.arange(len(centres) + 1)), shape=(len(centres), n_node)
-        )
-        for distance in range(hops):
-            wave = scipy.sparse.csr_matrix(frontier @ adjacency)
-            row = np.repeat(np.arange(len(centres)), np.diff(wave.indptr))
-            new = ~reached[row, wave.indices]
-            row, found = row[new], wave.indices[new]
-            reached[row, found] = True
-            size = np.bincount(row, minlength=len(centres))
-            first = np.concatenate([[0], np.cumsum(size)])
-            order = np.lexsort((_priority(seed, centres[row], found), row))
-            kept = order[np.arange(len(row)) - first[row] < max_neighbours]
-            counts[distance][start : start + block] = np.minimum(size, max_neighbours)
-            members[distance].append(found[kept])
-            frontier = scipy.sparse.csr_matrix(
-                (np.ones(len(found), dtype=bool), found, first), shape=(len(centres), n_node)
-            )
+    # Nodes already reached are held as one dense row of flags a centre; blocks are small, so that a thread for each
+    # core can hold one.
+    step = max(1, min(1024, 2**23 // max(n_node, 1)))
+    blocks = [nodes[start : start + step] for start in range(0, len(nodes), step)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda centres: _rings_of(centres, adjacency, hops, max_neighbours, seed), blocks))
+    empty = [np.zeros(0, dtype=np.int64)]
+    sizes = [np.concatenate([rings[h][0] for rings in found] or empty) for h in range(hops)]
     return Rings(
         nodes=nodes,
-        offsets=tuple(np.concatenate([[0], np.cumsum(count)]) for count in counts),
-        members=tuple(np.concatenate(parts) if parts else np.zeros(0, np.int64) for parts in members),
+        offsets=tuple(np.concatenate([[0], np.cumsum(size)]) for size in sizes),
+        members=tuple(np.concatenate([rings[h][1] for rings in found] or empty) for h in range(hops)),
     )
+
+
+def _rings_of(
+    centres: np.ndarray, adjacency: scipy.sparse.csr_matrix, hops: int, max_neighbours: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each distance the number of members of every centre's ring, at most the cap, and the members themselves."""
+    n_node = len(adjacency.indptr) - 1
+    reached = np.zeros((len(centres), n_node), dtype=bool)
+    reached[np.arange(len(centres)), centres] = True
+    frontier = _flags(np.arange(len(centres) + 1), centres, n_node)
+    rings = []
+    for _ in range(hops):
+        wave = scipy.sparse.csr_matrix(frontier @ adjacency)
+        row = np.repeat(np.arange(len(centres)), np.diff(wave.indptr))
+        new = ~reached[row, wave.indices]
+        row, found = row[new], wave.indices[new]
+        size = np.bincount(row, minlength=len(centres))
+        reached[row, found] = True
+        frontier = _flags(np.concatenate([[0], np.cumsum(size)]), found, n_node)
+
+        priority = _priority(seed, centres[row], found)
+        # Three hops around a hub are most of the graph, and sorting all of it would take most of the time: of such a
+        # ring, only hashes so small that about five times the cap have them are candidates.
+        wanted = np.minimum(size, max_neighbours)
+        share = np.minimum((5 * max_neighbours + 20) / np.maximum(size, 1), 1)
+        candidate = priority <= (share[row] * (2**64 - 2**12)).astype(np.uint64)
+        short = np.bincount(row[candidate], minlength=len(centres)) < wanted
+        candidate |= short[row] | (share == 1)[row]
+        row, found, priority = row[candidate], found[candidate], priority[candidate]
+        order = np.lexsort((priority, row))
+        first = np.searchsorted(row, np.arange(len(centres)))
+        kept = order[np.arange(len(row)) - first[row] < max_neighbours]
+        rings.append((wanted, found[kept].astype(np.int64)))
+    return rings
+
+
+def _flags(offsets: np.ndarray, columns: np.ndarray, n_node: int) -> scipy.sparse.csr_matrix:
+    shape = (len(offsets) - 1, n_node)
+    return scipy.sparse.csr_matrix((np.ones(len(columns), dtype=bool), columns, offsets), shape=shape)
 
 
 def _priority(seed: int, centres: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from jaxgkd.errors import DataError
 from jaxgkd.teachers import distance_rings
+from jaxgkd.teachers import rings as rings_module
 
 EDGES = st.integers(1, 14).flatmap(
     lambda n: st.tuples(st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=30))
@@ -57,6 +58,19 @@ def test_the_seed_samples_evenly_and_reproducibly():
     assert kept[1:].min() > 16 and kept[1:].max() < 66
     one, same, other = (distance_rings(senders, receivers, 101, hops=1, seed=s).ring(0, 1).tolist() for s in (3, 3, 4))
     assert one == same != other
+
+
+def test_a_large_ring_is_sampled_as_if_all_of_it_were_sorted(monkeypatch):
+    senders, receivers = np.zeros(3000, dtype=np.int32), np.arange(1, 3001)
+    every = distance_rings(senders, receivers, 3001, hops=2, max_neighbours=3000)
+    capped = distance_rings(senders, receivers, 3001, hops=2, max_neighbours=7)
+    for i, h in ((0, 1), (5, 2)):
+        assert capped.ring(i, h).tolist() == every.ring(i, h)[:7].tolist()
+    # Hashes that leave no candidate below the threshold must not leave the ring empty.
+    monkeypatch.setattr(
+        rings_module, "_priority", lambda seed, centres, found: np.full(len(found), 2**64 - 1, np.uint64)
+    )
+    assert distance_rings(senders, receivers, 3001, hops=1, max_neighbours=7).ring(0, 1).size == 7
 
 
 def test_more_centres_than_a_block_give_the_same_rings():
