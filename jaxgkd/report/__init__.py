@@ -2,8 +2,6 @@
 
 A report reads a run directory alone and knows no model.
 
-summary             the contract of ``summary.json``, checked on writing and on reading
-statistics          mean and deviation, the paired test, Holm's correction
 run_directory       the files of a run, read with errors that name file and field
 wording             how a metric is written, and the sentence that says whether distillation helped
 style               colours, title block and labels that all figures share
@@ -16,16 +14,5 @@ console             the table at the end of a run, the table that compares runs
 
 from jaxgkd.report.console import compare_table, console_table
 from jaxgkd.report.page import write_report
-from jaxgkd.report.statistics import holm, mean_std, paired_difference
-from jaxgkd.report.summary import check_summary, write_summary
 
-__all__ = [
-    "check_summary",
-    "compare_table",
-    "console_table",
-    "holm",
-    "mean_std",
-    "paired_difference",
-    "write_report",
-    "write_summary",
-]
+__all__ = ["compare_table", "console_table", "write_report"]

@@ -10,8 +10,6 @@ from rich.text import Text
 
 from jaxgkd.report.markdown import literal, table_row
 from jaxgkd.report.run_directory import read_run
-from jaxgkd.report.statistics import holm
-from jaxgkd.report.summary import STUDENTS
 from jaxgkd.report.wording import (
     count,
     measured,
@@ -23,6 +21,8 @@ from jaxgkd.report.wording import (
     scale_of,
     verdict,
 )
+from jaxgkd.training.statistics import holm
+from jaxgkd.training.summary import STUDENTS
 
 
 def console_table(summary: Mapping[str, Any]) -> Table:

@@ -9,7 +9,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jaxgkd.report.prediction_figures import draw_confusion, draw_degree, draw_embedding
 from jaxgkd.report.run_directory import Run
-from jaxgkd.report.statistics import mean_std
 from jaxgkd.report.style import (
     FAINT,
     MUTED,
@@ -22,7 +21,6 @@ from jaxgkd.report.style import (
     save,
     shortened,
 )
-from jaxgkd.report.summary import STUDENTS
 from jaxgkd.report.wording import (
     SIGNIFICANT,
     Scale,
@@ -33,6 +31,8 @@ from jaxgkd.report.wording import (
     runs_phrase,
     scale_of,
 )
+from jaxgkd.training.statistics import mean_std
+from jaxgkd.training.summary import STUDENTS
 
 _MOST_LABELS = 7
 

@@ -10,8 +10,6 @@ import numpy as np
 from jaxgkd.report.figures import write_figures
 from jaxgkd.report.markdown import code_block, literal, sentence, table_head, table_row
 from jaxgkd.report.run_directory import Run, read_run
-from jaxgkd.report.statistics import mean_std, paired_difference
-from jaxgkd.report.summary import write_text
 from jaxgkd.report.wording import (
     against_teacher,
     count,
@@ -27,6 +25,8 @@ from jaxgkd.report.wording import (
     scale_of,
     verdict,
 )
+from jaxgkd.training.statistics import mean_std, paired_difference
+from jaxgkd.training.summary import write_text
 
 _CAPTIONS = {
     "results": "The same seeds and splits in every row.",

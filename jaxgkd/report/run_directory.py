@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxgkd.errors import ConfigError, DataError
-from jaxgkd.report.summary import check_summary
+from jaxgkd.training.summary import check_summary
 
 TRAIN, VALID, TEST = 1, 2, 3
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxgkd.report.statistics import mean_std
-from jaxgkd.report.summary import STUDENTS
+from jaxgkd.training.statistics import mean_std
+from jaxgkd.training.summary import STUDENTS
 
 SIGNIFICANT = 0.05
 _PERCENT = ("accuracy", "f1", "precision", "recall", "hits")

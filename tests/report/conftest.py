@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from jaxgkd.report import paired_difference, write_summary
+from jaxgkd.training.statistics import paired_difference
+from jaxgkd.training.summary import write_summary
 
 LONG = "Fast transforms and spectral estimates of"
 SHORT_NAMES = ("algebra", "clusters", "fitting", "images", "optimizers", "signals", "sparse graphs")

@@ -4,8 +4,9 @@ import pytest
 from rich.console import Console
 
 from jaxgkd.errors import ConfigError
-from jaxgkd.report import compare_table, console_table, holm
+from jaxgkd.report import compare_table, console_table
 from jaxgkd.report.wording import p_cell
+from jaxgkd.training.statistics import holm
 
 
 def shown(table, width: int = 110) -> str:

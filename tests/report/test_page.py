@@ -4,7 +4,8 @@ import re
 import pytest
 
 from jaxgkd.errors import ConfigError, DataError
-from jaxgkd.report import paired_difference, write_report
+from jaxgkd.report import write_report
+from jaxgkd.training.statistics import paired_difference
 
 
 def section(page: str, name: str) -> str:

@@ -1,6 +1,5 @@
 import pytest
 
-from jaxgkd.report import paired_difference
 from jaxgkd.report.wording import (
     against_teacher,
     count,
@@ -12,6 +11,7 @@ from jaxgkd.report.wording import (
     scale_of,
     verdict,
 )
+from jaxgkd.training.statistics import paired_difference
 
 
 def with_test(summary: dict, **rows) -> dict:

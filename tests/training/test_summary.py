@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from jaxgkd.errors import DataError
-from jaxgkd.report import check_summary, paired_difference, write_summary
+from jaxgkd.training.statistics import paired_difference
+from jaxgkd.training.summary import check_summary, write_summary
 
 
 def write_over(path: Path, summary: dict, field: str, value) -> None:

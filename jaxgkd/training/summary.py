@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxgkd.errors import DataError
-from jaxgkd.report.statistics import paired_difference
+from jaxgkd.training.statistics import paired_difference
 
 STUDENTS = ("student_alone", "student_distilled")
 COST_FIELDS = (

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from jaxgkd.errors import DataError
-from jaxgkd.report import holm, mean_std, paired_difference
+from jaxgkd.training.statistics import holm, mean_std, paired_difference
 
 
 def test_paired_difference_is_the_paired_t_test_of_a_minus_b():
