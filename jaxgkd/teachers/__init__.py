@@ -5,7 +5,7 @@ over the prompts, and `store` keeps its states on disk under the `manifest` that
 stores and nothing else.
 """
 
-from jaxgkd.teachers.extract import extract, tokenizer_hash
+from jaxgkd.teachers.extract import extract
 from jaxgkd.teachers.manifest import Manifest, item_ids_hash
 from jaxgkd.teachers.prompts import INSTRUCTIONS, HopPrompts, encoder_prompts, instruction_prompts, prompt_hash
 from jaxgkd.teachers.rings import Rings, distance_rings
@@ -26,5 +26,4 @@ __all__ = [
     "item_ids_hash",
     "prompt_hash",
     "store_path",
-    "tokenizer_hash",
 ]

@@ -30,6 +30,10 @@ from jaxgkd.teachers.manifest import Manifest, check_same, item_ids_hash, read_d
 from jaxgkd.teachers.prompts import bare_tokenizer, prompt_hash
 from jaxgkd.teachers.store import Store, StoreWriter, store_path
 
+# Tokens in a batch, and tokens that a small encoder computes in the time that one more shape takes to compile: a
+# second or a few on either, but of very unlike speed.
+CPU_TOKENS = (4096, 4096)
+ACCELERATOR_TOKENS = (32768, 2**20)
 MAX_SHAPES = 8
 LENGTH_STEP = 8
 BATCHES_AHEAD = 2
@@ -139,7 +143,8 @@ def batch_shapes(
 ) -> tuple[tuple[int, int], ...]:
     """The batch shapes (b, t), shortest first, that compute the fewest tokens for these lengths.
 
-    Every b·t is about `batch_tokens`. Exact dynamic programme over the lengths rounded up to a multiple of 8: the
+    Every b is the largest power of two for which b·t stays within `batch_tokens`, so that a model which cuts batches
+    into blocks has no remainder. Exact dynamic programme over the lengths rounded up to a multiple of 8: the
     padded tokens of all sequences, plus `shape_tokens` for each shape, since each is compiled once.
 
     Args:
@@ -149,7 +154,7 @@ def batch_shapes(
       shape_tokens: how many tokens could be computed in the time one more shape takes to compile.
       max_shapes: the most shapes.
     """
-    rounded = np.minimum(_step_up(np.asarray(lengths)), max_tokens)
+    rounded = np.minimum(-(-np.asarray(lengths) // LENGTH_STEP) * LENGTH_STEP, max_tokens)
     candidates, counts = np.unique(rounded, return_counts=True)
     below = np.concatenate([[0], np.cumsum(counts)])
     # best[j]: fewest tokens for the sequences of the first j candidate lengths; begin[k][j]: where the last of k
@@ -165,14 +170,10 @@ def batch_shapes(
     shapes, j = [], len(candidates)
     for k in range(int(np.argmin(costs)), -1, -1):
         length = int(candidates[j - 1])
-        n = max(1, min(batch_tokens // length, _step_up(len(rounded))))
-        shapes.append((n - n % LENGTH_STEP if n > LENGTH_STEP else n, length))
+        fitting = max(1, min(batch_tokens // length, 2 * len(rounded) - 1))
+        shapes.append((1 << (fitting.bit_length() - 1), length))
         j = int(ends[k][j - 1])
     return tuple(reversed(shapes))
-
-
-def _step_up(length: Any) -> Any:
-    return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
 def plan_batches(
@@ -235,7 +236,7 @@ def extract(
       folder: where to write, by default the folder below `root` that belongs to this content (`store_path`).
       root: folder of stores, by default the user's cache.
       dtype: "float16" (finer than bfloat16, refuses values beyond 65504), "bfloat16" or "float32" on disk.
-      batch_tokens: tokens in a batch, 8192 on CPU and 32768 on an accelerator by default. Another value moves the
+      batch_tokens: tokens in a batch, 4096 on CPU and 32768 on an accelerator by default. Another value moves the
         last bits of the states, so bytes compare between runs with the same one.
       progress: draw a progress bar where stderr is a terminal.
       on_line: called with a line of progress twice a minute.
@@ -271,14 +272,12 @@ def extract(
         return finished
     tokens = tokenise(tokenizer, prompts, max_tokens=max_tokens)
     manifest = replace(manifest, n_rows=len(tokens.lengths))
-    on_cpu = jax.default_backend() == "cpu"
-    batch_tokens = batch_tokens or (8192 if on_cpu else 32768)
-    # Compiling one more shape takes about as long as this many batches: seconds on either, but of very unlike speed.
+    default_batch, shape_tokens = CPU_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_TOKENS
     shapes = batch_shapes(
         tokens.lengths,
         max_tokens=max_tokens,
-        batch_tokens=batch_tokens,
-        shape_tokens=batch_tokens * (2 if on_cpu else 32),
+        batch_tokens=batch_tokens or default_batch,
+        shape_tokens=shape_tokens,
     )
     states = _states_function(model, manifest)
 

@@ -52,12 +52,13 @@ class HeadOutput:
 
     Fields:
       log_probs: [seeds, n, classes] float32.
-      parameters: number of weights of one head.
+      parameters: number of weights of one head; n_heads: heads a seed.
       predict: ``(graph, layout) -> [n, classes]`` probabilities of the first seed's heads, for timing.
     """
 
     log_probs: np.ndarray
     parameters: int
+    n_heads: int
     predict: Callable[[GraphsTuple, Layout], Array]
 
 
@@ -117,7 +118,9 @@ def fit_heads(
     def make(key: Array) -> Student:
         return make_student(settings.kind, graph.nodes.shape[1], settings.width, settings.n_layers, n_classes, key)  # type: ignore[union-attr]
 
-    keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1000 + k) for seed in seeds for k in range(settings.folds)])
+    keys = jnp.stack(
+        [jax.random.fold_in(jax.random.key(seed), 1000 + k) for seed in seeds for k in range(settings.folds)]
+    )
     result = fit(
         node_problem(make),
         keys,
@@ -145,6 +148,7 @@ def fit_heads(
     return HeadOutput(
         log_probs=np.log(np.maximum(described, 1e-9)).astype(np.float32),
         parameters=sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(result.params)),
+        n_heads=settings.folds,
         predict=lambda graph, layout: probabilities(*first, graph, layout).mean(axis=0),
     )
 

@@ -90,12 +90,14 @@ def bare_tokenizer(tokenizer: Any) -> tokenizers.Tokenizer:
     """A private copy of a fast tokenizer without truncation or padding, so that the caller's own is left as it was.
 
     Args:
-      tokenizer: a Hugging Face fast tokenizer, or a `tokenizers.Tokenizer`.
+      tokenizer: one from `language.load_tokenizer`, a Hugging Face fast tokenizer, or a `tokenizers.Tokenizer`.
 
     Raises:
       ConfigError: the tokenizer has no fast implementation.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    # Asked by attribute, not by type: whoever reads stores imports this package, and need not import language models.
+    inner = getattr(tokenizer, "_tokenizer", tokenizer)
+    backend = getattr(inner, "backend_tokenizer", inner)
     if not isinstance(backend, tokenizers.Tokenizer):
         raise ConfigError(
             f"{type(tokenizer).__name__} is not a fast tokenizer",

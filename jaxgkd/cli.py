@@ -1,0 +1,148 @@
+"""``jaxgkd run | report | data``: flags come from the dataclasses below and from the recipes' own.
+
+An error is one sentence on stderr and exit code 2. What a command needs is imported when it is called, so that
+``jaxgkd --help`` answers at once.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from jaxgkd.errors import JaxgkdError
+
+USAGE = """usage: jaxgkd COMMAND …
+
+  jaxgkd run RECIPE      distil a teacher into a student and report the result; RECIPE is lingugkd
+  jaxgkd report RUN…     write a run's report again, or compare several runs in one table
+  jaxgkd data list       data sets that --data knows by name
+  jaxgkd data check DIR  read a folder of nodes and edges as a run would, and count what is in it
+
+Every command explains its flags with --help.
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the report of one run again, or compare several in one table."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs."""
+
+
+@dataclass(frozen=True)
+class DataList:
+    """List the data sets that --data knows by name."""
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """Read a folder of nodes and edges as a run would, and count what is in it."""
+
+    folder: tyro.conf.Positional[str]
+    """The folder, or the name of a data set."""
+    text_columns: tuple[str, ...] = ()
+    """Columns to read as text; by default title, abstract, text, name and keywords."""
+    label: str = "label"
+    """Column that holds the classes."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, or 2 after an error of the user's."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands: dict[str, Callable[[list[str]], None]] = {"run": _run, "report": _report, "data": _data}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from jaxgkd import __version__
+
+        print(__version__)
+        return 0
+    if arguments[0] not in commands:
+        print(f"jaxgkd: there is no command '{arguments[0]}'; choose from {', '.join(commands)}.", file=sys.stderr)
+        return 2
+    try:
+        commands[arguments[0]](arguments[1:])
+    except JaxgkdError as error:
+        print(f"jaxgkd: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"jaxgkd: {error}; lower --learning-rate or raise --temperature.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jaxgkd: interrupted; what is finished is kept, --resume with the same --out goes on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    from jaxgkd.recipes import lingugkd
+    from jaxgkd.report import console_table, write_report
+    from jaxgkd.training.compilation import use_compilation_cache
+    from jaxgkd.training.run_dir import read_json
+
+    recipes: dict[str, Any] = {"lingugkd": lingugkd.LinguGKD}
+    runners = {lingugkd.LinguGKD: lingugkd.run}
+    config = _choose("jaxgkd run", recipes, arguments)
+    use_compilation_cache()
+    console = Console()
+    folder = runners[type(config)](config, console)
+    page = write_report(folder)
+    console.print(console_table(read_json(folder / "summary.json")))
+    console.print(f"report: {page}", soft_wrap=True, highlight=False)
+
+
+def _report(arguments: list[str]) -> None:
+    from jaxgkd.report import compare_table, write_report
+
+    runs = tyro.cli(Report, prog="jaxgkd report", args=arguments).runs
+    pages = [write_report(run) for run in runs]
+    if len(runs) > 1:
+        print(compare_table(runs))
+    for page in pages:
+        print(f"report: {page}")
+
+
+def _data(arguments: list[str]) -> None:
+    from jaxgkd.data import registry
+
+    config = _choose("jaxgkd data", {"list": DataList, "check": DataCheck}, arguments)
+    if isinstance(config, DataList):
+        for name in registry.names("lingugkd"):
+            print(name)
+        return
+    options: dict[str, Any] = {} if config.label == "label" else {"label": config.label}
+    if config.text_columns:
+        options["text_columns"] = config.text_columns
+    facts = registry.describe(registry.load(config.folder, recipe="lingugkd", **options))
+    for key, value in facts.items():
+        if key == "notes":
+            value = "; ".join(value) or "none"
+        elif isinstance(value, dict):
+            value = ", ".join(f"{name} {size}" for name, size in value.items())
+        elif isinstance(value, float):
+            value = f"{value:.4g}"
+        print(f"{key.replace('_', ' ')}: {value}")
+
+
+def _choose(program: str, choices: dict[str, Any], arguments: list[str]) -> Any:
+    """The dataclass that the first word names, filled from the flags after it."""
+    # A union of one member would not be read as subcommands, so the word is taken off by hand.
+    if not arguments or arguments[0] not in choices:
+        wanted = arguments[0] if arguments and not arguments[0].startswith("-") else None
+        names = ", ".join(choices)
+        if wanted is None:
+            print(f"usage: {program} {{{names}}} …\n\n{program} NAME --help explains the flags.")
+            raise SystemExit(0 if arguments else 2)
+        print(f"{program}: there is no '{wanted}'; choose from {names}.", file=sys.stderr)
+        raise SystemExit(2)
+    return tyro.cli(choices[arguments[0]], prog=f"{program} {arguments[0]}", args=arguments[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,255 @@
+"""Every reduction over edges: ``out[i] = reduce over edges (j -> i) of weight[j -> i] * values[j]``.
+
+A `Layout` is built once in numpy, with edges sorted by receiver and, for the gradient, by sender. The sum is then a
+product of a compressed sparse matrix with a dense one: on a CPU XLA's own kernel for it, which never holds an array of
+edges × width, and elsewhere a gather and a sorted segment sum. Its gradient is the same product with the
+transposed matrix. Under ``vmap`` (many seeds) the product runs for one member after another, each small enough to
+stay in cache.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jax.experimental import sparse
+from jaxtyping import Array, Float, Int
+
+# Columns that a maximum reads at a time: bounds its memory to edges × 32 whatever the width.
+_MAX_COLUMNS = 32
+# Edges whose two end rows are in memory at a time when edge weights are differentiated.
+_WEIGHT_GRADIENT_EDGES = 65_536
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["senders", "receivers", "row_start", "transpose_order", "column_start", "order"],
+    meta_fields=["n_senders", "n_receivers"],
+)
+@dataclass(frozen=True)
+class Layout:
+    """Where every edge starts and ends, sorted once (a pytree: pass it into compiled functions, do not close over it).
+
+    Fields:
+      senders, receivers: [e] int32, sorted by receiver.
+      row_start: [n_receivers + 1], edges ``row_start[i]:row_start[i + 1]`` end in node i.
+      transpose_order: [e], positions of the edges sorted by sender; column_start: [n_senders + 1] likewise.
+      order: [e], the position each edge had in the arrays given to `build_layout`.
+      n_senders, n_receivers: static sizes.
+    """
+
+    senders: Int[Array, " e"]
+    receivers: Int[Array, " e"]
+    row_start: Int[Array, " rows"]
+    transpose_order: Int[Array, " e"]
+    column_start: Int[Array, " columns"]
+    order: Int[Array, " e"]
+    n_senders: int
+    n_receivers: int
+
+    # As a pytree it is also rebuilt with stacked arrays, axes of vmap and placeholders: no check of fields then.
+    __no_type_check__ = True
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges e."""
+        return self.senders.shape[0]
+
+    def degree(self) -> Float[Array, " n_receivers"]:
+        """Number of edges that end in each node."""
+        return jnp.diff(self.row_start).astype(jnp.float32)
+
+
+def build_layout(senders: np.ndarray, receivers: np.ndarray, n_node: int, *, n_senders: int | None = None) -> Layout:
+    """Sort edges by receiver, and note their order by sender, in numpy.
+
+    Args:
+      senders: [e] integer row of ``node_values`` an edge reads.
+      receivers: [e] integer row of the result an edge adds to.
+      n_node: number of receivers, and of senders unless ``n_senders`` says otherwise (bipartite graphs).
+      n_senders: number of senders.
+
+    Raises:
+      ValueError: an index is out of range or the arrays differ in length.
+    """
+    n_senders = n_node if n_senders is None else n_senders
+    senders, receivers = np.asarray(senders), np.asarray(receivers)
+    if senders.shape != receivers.shape or senders.ndim != 1:
+        raise ValueError(f"senders and receivers are two [e] arrays, not {senders.shape} and {receivers.shape}")
+    for name, index, size in (("senders", senders, n_senders), ("receivers", receivers, n_node)):
+        if len(index) and (index.min() < 0 or index.max() >= size):
+            raise ValueError(f"{name} hold {index.min()}..{index.max()}, outside the {size} nodes there are")
+    order = np.lexsort((senders, receivers))
+    senders, receivers = senders[order].astype(np.int32), receivers[order].astype(np.int32)
+    starts = lambda index, size: np.r_[0, np.cumsum(np.bincount(index, minlength=size))].astype(np.int32)  # noqa: E731
+    return Layout(
+        senders=jnp.asarray(senders),
+        receivers=jnp.asarray(receivers),
+        row_start=jnp.asarray(starts(receivers, n_node)),
+        transpose_order=jnp.asarray(np.argsort(senders, kind="stable").astype(np.int32)),
+        column_start=jnp.asarray(starts(senders, n_senders)),
+        order=jnp.asarray(order.astype(np.int32)),
+        n_senders=n_senders,
+        n_receivers=n_node,
+    )
+
+
+def aggregate(
+    node_values: Float[Array, "n_senders d"],
+    layout: Layout,
+    *,
+    edge_weights: Float[Array, " e"] | None = None,
+    reduce: Literal["sum", "mean", "max"] = "sum",
+) -> Float[Array, "n_receivers d"]:
+    """Reduce the values of the senders over the edges into every receiver.
+
+    Args:
+      node_values: [n_senders, d]; lower precisions are accumulated in float32.
+      layout: where the edges are.
+      edge_weights: [e] in the layout's order, multiplied into the senders' values; differentiable.
+      reduce: ``sum``; ``mean`` divides the sum by the number of edges; ``max``. Without edges: zeros.
+
+    Returns:
+      [n_receivers, d] in the dtype of ``node_values``.
+    """
+    if reduce == "max":
+        return _maximum(node_values, layout, edge_weights)
+    weights = jnp.ones(layout.n_edges, jnp.float32) if edge_weights is None else edge_weights
+    summed = _weighted_sum(node_values, weights, layout)
+    if reduce == "mean":
+        summed = summed / jnp.maximum(layout.degree(), 1.0)[:, None]
+    return summed.astype(node_values.dtype)
+
+
+def edge_softmax(
+    edge_logits: Float[Array, "e h"], self_logits: Float[Array, "n_receivers h"], layout: Layout
+) -> tuple[Float[Array, "e h"], Float[Array, "n_receivers h"]]:
+    """Softmax over the edges into each node and the node itself, for each of h heads.
+
+    Args:
+      edge_logits: [e, h] in the layout's order.
+      self_logits: [n_receivers, h], the node's own term (a self loop that needs no edge).
+
+    Returns:
+      weights of the edges [e, h] and of the nodes themselves [n_receivers, h]; together they sum to 1 at each node.
+    """
+    # The maximum only keeps exp in range: the softmax does not depend on it, so no gradient flows through it.
+    largest = jnp.maximum(
+        jax.ops.segment_max(
+            jax.lax.stop_gradient(edge_logits), layout.receivers, layout.n_receivers, indices_are_sorted=True
+        ),
+        jax.lax.stop_gradient(self_logits),
+    )
+    edge_part = jnp.exp(edge_logits - largest[layout.receivers])
+    self_part = jnp.exp(self_logits - largest)
+    total = self_part + jax.ops.segment_sum(edge_part, layout.receivers, layout.n_receivers, indices_are_sorted=True)
+    return edge_part / total[layout.receivers], self_part / total
+
+
+def sparse_rows(matrix) -> tuple[Layout, Float[Array, " nnz"]]:
+    """A SciPy sparse matrix [n, f] as a layout from its f columns to its n rows, and the values in that order.
+
+    ``aggregate(kernel [f, d], layout, edge_weights=values)`` is then the product ``matrix @ kernel``.
+    """
+    coo = matrix.tocoo()
+    layout = build_layout(coo.col, coo.row, coo.shape[0], n_senders=coo.shape[1])
+    return layout, jnp.asarray(coo.data[np.asarray(layout.order)], jnp.float32)
+
+
+@jax.custom_vjp
+def _weighted_sum(values: Array, weights: Array, layout: Layout) -> Array:
+    return _product(weights, layout.senders, layout.receivers, layout.row_start, values)
+
+
+def _weighted_sum_forward(values, weights, layout):
+    return _weighted_sum(values, weights, layout), (values, weights, layout)
+
+
+def _weighted_sum_backward(saved, cotangent):
+    # Whichever of the two gradients the caller does not use is removed by the compiler.
+    values, weights, layout = saved
+    to_values = _weighted_sum(cotangent, weights[layout.transpose_order], _transposed(layout))
+    return to_values.astype(values.dtype), _edge_dot(values, cotangent, layout).astype(weights.dtype), None
+
+
+_weighted_sum.defvjp(_weighted_sum_forward, _weighted_sum_backward)
+
+
+def _transposed(layout: Layout) -> Layout:
+    order = layout.transpose_order
+    positions = jnp.arange(layout.n_edges, dtype=jnp.int32)
+    return Layout(
+        senders=layout.receivers[order],
+        receivers=layout.senders[order],
+        row_start=layout.column_start,
+        transpose_order=jnp.zeros_like(order).at[order].set(positions, unique_indices=True),
+        column_start=layout.row_start,
+        order=layout.order[order],
+        n_senders=layout.n_receivers,
+        n_receivers=layout.n_senders,
+    )
+
+
+@custom_vmap
+def _product(weights, senders, receivers, row_start, values):
+    """The matrix with ``weights`` at (receivers, senders) times ``values``, summed in float32."""
+    values, weights = values.astype(jnp.float32), weights.astype(jnp.float32)
+    return jax.lax.platform_dependent(
+        weights, senders, receivers, row_start, values, cpu=_compressed, default=_gathered
+    )
+
+
+def _compressed(weights, senders, receivers, row_start, values):
+    del receivers
+    return sparse.BCSR((weights, senders, row_start), shape=(row_start.shape[0] - 1, values.shape[0])) @ values
+
+
+def _gathered(weights, senders, receivers, row_start, values):
+    messages = weights[:, None] * values[senders]
+    return jax.ops.segment_sum(messages, receivers, row_start.shape[0] - 1, indices_are_sorted=True)
+
+
+@_product.def_vmap
+def _product_of_members(axis_size, in_batched, *arguments):
+    batched = [a for a, is_batched in zip(arguments, in_batched, strict=True) if is_batched]
+
+    def member(leaves):
+        leaves = iter(leaves)
+        return _product(*(next(leaves) if b else a for a, b in zip(arguments, in_batched, strict=True)))
+
+    return jax.lax.map(member, batched), True
+
+
+def _edge_dot(values, cotangent, layout):
+    """For every edge the dot product of its sender's value and its receiver's cotangent: [e]."""
+
+    def dot(ends):
+        sender, receiver = ends
+        return jnp.sum(values[sender].astype(jnp.float32) * cotangent[receiver].astype(jnp.float32), axis=-1)
+
+    if layout.n_edges <= _WEIGHT_GRADIENT_EDGES:
+        return dot((layout.senders, layout.receivers))
+    padding = -layout.n_edges % _WEIGHT_GRADIENT_EDGES
+    blocks = [
+        jnp.pad(ends, (0, padding)).reshape(-1, _WEIGHT_GRADIENT_EDGES) for ends in (layout.senders, layout.receivers)
+    ]
+    return jax.lax.map(dot, tuple(blocks)).reshape(-1)[: layout.n_edges]
+
+
+def _maximum(values, layout, edge_weights):
+    def columns(block):
+        messages = block[layout.senders]
+        if edge_weights is not None:
+            messages = edge_weights[:, None] * messages
+        largest = jax.ops.segment_max(messages, layout.receivers, layout.n_receivers, indices_are_sorted=True)
+        return jnp.where((layout.degree() > 0)[:, None], largest, 0).astype(values.dtype)
+
+    width = values.shape[1]
+    if width <= _MAX_COLUMNS:
+        return columns(values)
+    padded = jnp.pad(values, ((0, 0), (0, -width % _MAX_COLUMNS)))
+    blocks = padded.reshape(values.shape[0], -1, _MAX_COLUMNS).swapaxes(0, 1)
+    return jax.lax.map(columns, blocks).swapaxes(0, 1).reshape(layout.n_receivers, -1)[:, :width]

@@ -1,0 +1,70 @@
+"""jraph ``GraphsTuple`` records from plain arrays, and node inputs that stay sparse."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jraph
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxgkd.graphs.aggregate import Layout, aggregate, build_layout, sparse_rows
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["layout", "values"], meta_fields=[])
+@dataclass(frozen=True)
+class SparseRows:
+    """A sparse node input [n, f], such as a bag of words: ``rows @ kernel`` without the zeros.
+
+    Fields:
+      layout: from the f columns to the n rows; values: [nnz] in the layout's order.
+    """
+
+    layout: Layout
+    values: Float[Array, " nnz"]
+
+    # Rebuilt with stacked arrays and placeholders, as a `Layout` is.
+    __no_type_check__ = True
+
+    @classmethod
+    def from_scipy(cls, matrix) -> "SparseRows":
+        """From any SciPy sparse matrix [n, f]."""
+        return cls(*sparse_rows(matrix))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, f)."""
+        return self.layout.n_receivers, self.layout.n_senders
+
+    def __matmul__(self, kernel: Float[Array, "f d"]) -> Float[Array, "n d"]:
+        """The dense product [n, d]; its cost is that of the values that are there, n × f only where all are."""
+        return aggregate(kernel, self.layout, edge_weights=self.values)
+
+
+def undirected(senders: np.ndarray, receivers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every edge in both directions, once, without self loops: two [e'] int32 arrays sorted by receiver."""
+    both = np.stack([np.r_[receivers, senders], np.r_[senders, receivers]], axis=1)
+    both = np.unique(both[both[:, 0] != both[:, 1]], axis=0).astype(np.int32)
+    return both[:, 1], both[:, 0]
+
+
+def from_edges(nodes: Any, senders: np.ndarray, receivers: np.ndarray, n_node: int) -> tuple[jraph.GraphsTuple, Layout]:
+    """One graph as a ``GraphsTuple`` whose edges are sorted by receiver, and their layout.
+
+    Args:
+      nodes: a pytree of node inputs, dense [n, f] or `SparseRows`.
+      senders, receivers: [e] node rows.
+      n_node: number of nodes n.
+    """
+    layout = build_layout(senders, receivers, n_node)
+    graph = jraph.GraphsTuple(
+        nodes=nodes,
+        edges=None,
+        receivers=layout.receivers,
+        senders=layout.senders,
+        globals=None,
+        n_node=np.array([n_node], np.int32),  # type: ignore[arg-type]
+        n_edge=np.array([layout.n_edges], np.int32),  # type: ignore[arg-type]
+    )
+    return graph, layout

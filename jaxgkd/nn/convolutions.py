@@ -1,0 +1,102 @@
+"""One message-passing layer each: [n, d_in] and a layout of the edges in, [n, d_out] out.
+
+No layout holds self loops: where a layer sees the node itself, the term is added without an edge.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxgkd.graphs import Layout, aggregate, edge_softmax
+
+
+class GCNConvolution(nnx.Module):
+    """``D^-1/2 (A + I) D^-1/2 X W + b`` with D the degree in A + I (Kipf & Welling, arXiv 1609.02907)."""
+
+    def __init__(self, d_in: int, d_out: int, *, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(d_in, d_out, use_bias=False, rngs=rngs)
+        self.bias = nnx.Param(jnp.zeros(d_out))
+
+    def __call__(self, values: Array, layout: Layout) -> Array:
+        """[n, d_in] → [n, d_out]."""
+        inverse_root = jax.lax.rsqrt(layout.degree() + 1.0)
+        weights = inverse_root[layout.senders] * inverse_root[layout.receivers]
+        projected = self.linear(values)
+        neighbours = aggregate(projected, layout, edge_weights=weights)
+        return neighbours + projected * (inverse_root**2)[:, None] + self.bias[...]
+
+
+class GATConvolution(nnx.Module):
+    """Graph attention with ``heads`` heads, concatenated (Veličković et al., arXiv 1710.10903, equations 1–5)."""
+
+    def __init__(self, d_in: int, d_out: int, *, heads: int = 4, rngs: nnx.Rngs):
+        if d_out % heads:
+            raise ValueError(f"a width of {d_out} does not divide into {heads} heads")
+        self.heads = heads
+        self.linear = nnx.Linear(d_in, d_out, use_bias=False, rngs=rngs)
+        initializer = nnx.initializers.glorot_uniform()
+        self.from_sender = nnx.Param(initializer(rngs.params(), (heads, d_out // heads)))
+        self.from_receiver = nnx.Param(initializer(rngs.params(), (heads, d_out // heads)))
+        self.bias = nnx.Param(jnp.zeros(d_out))
+
+    def __call__(self, values: Array, layout: Layout) -> Array:
+        """[n, d_in] → [n, d_out]."""
+        projected = self.linear(values)
+        by_head = projected.reshape(projected.shape[0], self.heads, -1)
+        sender_part = jnp.sum(by_head * self.from_sender[...], axis=-1)
+        receiver_part = jnp.sum(by_head * self.from_receiver[...], axis=-1)
+        edge_logits = jax.nn.leaky_relu(sender_part[layout.senders] + receiver_part[layout.receivers], 0.2)
+        edge_weights, self_weights = edge_softmax(
+            edge_logits, jax.nn.leaky_relu(sender_part + receiver_part, 0.2), layout
+        )
+        per_head = jax.vmap(lambda head, weights: aggregate(head, layout, edge_weights=weights), in_axes=1, out_axes=1)
+        attended = per_head(by_head, edge_weights) + by_head * self_weights[:, :, None]
+        return attended.reshape(projected.shape) + self.bias[...]
+
+
+class SAGEConvolution(nnx.Module):
+    """``W_self x + W_mean mean_{j in N(i)} x_j`` (Hamilton et al., arXiv 1706.02216, mean aggregator)."""
+
+    def __init__(self, d_in: int, d_out: int, *, rngs: nnx.Rngs):
+        self.itself = nnx.Linear(d_in, d_out, rngs=rngs)
+        self.neighbours = nnx.Linear(d_in, d_out, use_bias=False, rngs=rngs)
+
+    def __call__(self, values: Array, layout: Layout) -> Array:
+        """[n, d_in] → [n, d_out]."""
+        return self.itself(values) + self.neighbours(aggregate(values, layout, reduce="mean"))
+
+
+class GINConvolution(nnx.Module):
+    """``MLP((1 + ε) x + Σ_{j in N(i)} x_j)`` with ε learned (Xu et al., arXiv 1810.00826, equation 4.1)."""
+
+    def __init__(self, d_in: int, d_out: int, *, rngs: nnx.Rngs):
+        self.epsilon = nnx.Param(jnp.zeros(()))
+        self.first = nnx.Linear(d_in, d_out, rngs=rngs)
+        self.second = nnx.Linear(d_out, d_out, rngs=rngs)
+
+    def __call__(self, values: Array, layout: Layout) -> Array:
+        """[n, d_in] → [n, d_out]."""
+        summed = (1.0 + self.epsilon[...]) * values + aggregate(values, layout)
+        return self.second(jax.nn.relu(self.first(summed)))
+
+
+class NoConvolution(nnx.Module):
+    """``W x + b``: the layer of an MLP student, which uses no edges."""
+
+    def __init__(self, d_in: int, d_out: int, *, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(d_in, d_out, rngs=rngs)
+
+    def __call__(self, values: Array, layout: Layout) -> Array:
+        """[n, d_in] → [n, d_out]; the layout is not read."""
+        del layout
+        return self.linear(values)
+
+
+CONVOLUTIONS = {
+    "gcn": GCNConvolution,
+    "gat": GATConvolution,
+    "sage": SAGEConvolution,
+    "gin": GINConvolution,
+    "mlp": NoConvolution,
+}

@@ -1,0 +1,188 @@
+"""A student with all it learns from: labels, soft labels, hop features node by node, parts of the graph, relations.
+
+The loss of LinguGKD and its neighbours, over a whole graph, for one run:
+
+    total = w_label CE + w_soft T² KL + w_local Σ_l a_l InfoNCE_l + w_global Σ_l a_l InfoNCE_l(parts) + w_relational SP
+
+with the sum over the terms that are switched on, fixed weights w or learned ones, and layer weights a.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxgkd import losses
+from jaxgkd.graphs import GraphsTuple, Layout, aggregate
+from jaxgkd.nn.alignment import Alignment
+from jaxgkd.nn.encoders import LayerStates, Student
+
+Weighting = Literal["fixed", "softmax", "uncertainty"]
+Tree = Any
+
+#: What a teacher can add to the loss, in the order their learned weights have after that of the labels.
+TERMS = ("soft", "local", "global", "relational")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Which terms there are and how they are weighted. Strengths are settings of a run, so that a search can vary them.
+
+    Fields:
+      terms: a subset of `TERMS`.
+      layer_weighting: of the layers inside ``local`` and ``global``: a learned softmax as published, by uncertainty
+        (Kendall et al., arXiv 1705.07115), or all alike.
+      term_weighting: of the terms: their strengths as given, or learned.
+      aligned_nodes: nodes drawn at random every epoch for ``local`` and ``relational``, which compare all pairs of
+        them; 0 takes all nodes.
+    """
+
+    terms: tuple[str, ...] = ("soft", "local", "global")
+    layer_weighting: Weighting = "softmax"
+    term_weighting: Weighting = "fixed"
+    aligned_nodes: int = 512
+
+
+class DistilledStudent(nnx.Module):
+    """A `Student` and the `Alignment` that is thrown away once it has learned."""
+
+    def __init__(self, student: Student, alignment: Alignment):
+        self.student = student
+        self.alignment = alignment
+
+    def __call__(
+        self,
+        graph: GraphsTuple,
+        layout: Layout,
+        *,
+        dropout_key: Array | None = None,
+        dropout_rate: ArrayLike = 0.0,
+        where: Array | None = None,
+    ) -> LayerStates:
+        """States and logits of the student alone; arguments as for `Student`."""
+        return self.student(graph, layout, dropout_key=dropout_key, dropout_rate=dropout_rate, where=where)
+
+
+def distillation_loss(objective: Objective):
+    """The ``total_loss`` of `jaxgkd.nn.node_problem.node_problem` for a `DistilledStudent`.
+
+    What runs share holds ``teacher_states`` [n, hops, d] and ``part_layout``, from nodes to parts of the graph. Every
+    run's data holds ``teacher_log_probs`` [n, classes], ``taught`` [n] bool (nodes the teacher speaks about in
+    training), ``aligned_classes`` [n] integers (−1: unknown) and, in its settings, ``temperature``,
+    ``align_temperature`` and a strength for ``label`` and for every term.
+    """
+
+    def total_loss(
+        model: nnx.Module, states: LayerStates, label_term: Array, key: Array, run: Tree, shared: Tree
+    ) -> tuple[Array, dict[str, Array]]:
+        assert isinstance(model, DistilledStudent)
+        settings, taught = run["settings"], run["taught"]
+        terms = {"label": label_term}
+        logs = {}
+        if "soft" in objective.terms:
+            kl = losses.soft_target_kl(
+                states.logits, run["teacher_log_probs"], temperature=settings["temperature"], where=taught
+            )
+            terms["soft"] = _mean(kl, taught)
+        drawn = _draw(key, taught, objective.aligned_nodes)
+        counted = taught[drawn]
+        if "local" in objective.terms:
+            projected = model.alignment(shared["teacher_states"][drawn])
+            per_layer = [
+                _mean(
+                    losses.info_nce(
+                        student[drawn],
+                        teacher,
+                        labels=run["aligned_classes"][drawn],
+                        temperature=settings["align_temperature"],
+                        where=counted,
+                        stop_teacher_gradient=False,
+                    ),
+                    counted,
+                )
+                for student, teacher in zip(states.hidden, projected, strict=True)
+            ]
+            terms["local"], shares = _over_layers(objective, jnp.stack(per_layer), model.alignment)
+            logs |= {f"layer_weight/{i}": share for i, share in enumerate(shares)}
+        if "global" in objective.terms:
+            terms["global"] = _global_term(objective, model, states, run, shared)
+        if "relational" in objective.terms:
+            relational = losses.similarity_preserving(
+                states.hidden[-1][drawn], shared["teacher_states"][drawn, -1], where=counted
+            )
+            terms["relational"] = _mean(relational, counted)
+        total = _combine(objective, terms, settings, model.alignment)
+        return total, logs | {f"loss/{name}": value for name, value in terms.items() if name != "label"}
+
+    return total_loss
+
+
+def _global_term(objective: Objective, model: DistilledStudent, states: LayerStates, run: Tree, shared: Tree) -> Array:
+    """Parts of the graph instead of nodes: the mean state of a part against the mean feature of the same part."""
+    layout, taught = shared["part_layout"], run["taught"].astype(jnp.float32)
+    weights = taught[layout.senders]
+    size = aggregate(taught[:, None], layout)
+    there = size[:, 0] > 0
+
+    def read_out(values: Array) -> Array:
+        return aggregate(values, layout, edge_weights=weights) / jnp.maximum(size, 1.0)
+
+    hops = shared["teacher_states"].shape[1]
+    features = jnp.stack([read_out(shared["teacher_states"][:, hop]) for hop in range(hops)], axis=1)
+    per_layer = [
+        _mean(
+            losses.info_nce(
+                read_out(student),
+                teacher,
+                temperature=run["settings"]["align_temperature"],
+                where=there,
+                stop_teacher_gradient=False,
+            ),
+            there,
+        )
+        for student, teacher in zip(states.hidden, model.alignment(features), strict=True)
+    ]
+    return _over_layers(objective, jnp.stack(per_layer), model.alignment)[0]
+
+
+def _draw(key: Array, taught: Array, aligned_nodes: int) -> Array:
+    """Rows of the nodes that are compared this epoch, those that are taught first."""
+    n = taught.shape[0]
+    if aligned_nodes == 0 or aligned_nodes >= n:
+        return jnp.arange(n)
+    order = jax.random.bits(key, (n,), jnp.uint32) >> 1
+    return jax.lax.top_k(jnp.where(taught, order + 1, 0), aligned_nodes)[1]
+
+
+def _over_layers(objective: Objective, per_layer: Array, alignment: Alignment) -> tuple[Array, Array]:
+    """The weighted sum over layers, and each layer's share of the weight."""
+    weights = alignment.layer_weights[...]
+    match objective.layer_weighting:
+        case "softmax":
+            return losses.layer_adaptive(per_layer, weights), jax.nn.softmax(weights)
+        case "uncertainty":
+            # Ones start as log variances of 0: all layers alike.
+            return losses.uncertainty_weighted(per_layer, weights - 1.0), jax.nn.softmax(1.0 - weights)
+        case "fixed":
+            return jnp.mean(per_layer), jnp.full(per_layer.shape, 1.0 / per_layer.shape[0])
+
+
+def _combine(objective: Objective, terms: dict[str, Array], settings: dict[str, Array], alignment: Alignment) -> Array:
+    names = [name for name in ("label", *TERMS) if name in terms]
+    values = jnp.stack([terms[name] * settings[name] for name in names])
+    weights = alignment.term_weights[...]
+    match objective.term_weighting:
+        case "softmax":
+            return losses.layer_adaptive(values, weights)
+        case "uncertainty":
+            return losses.uncertainty_weighted(values, weights - 1.0)
+        case "fixed":
+            return jnp.sum(values)
+
+
+def _mean(values: Array, where: Array) -> Array:
+    return jnp.sum(values) / jnp.maximum(jnp.sum(where), 1)

@@ -1,0 +1,103 @@
+"""The node classifiers that learn from a teacher: an input layer, L convolutions, a linear head.
+
+The layout of the states follows LinguGKD: state 0 comes from the node alone, state l from l hops around it, so that
+state l can be held against what a teacher said of hop l.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxgkd.graphs import GraphsTuple, Layout, SparseRows
+from jaxgkd.nn.convolutions import CONVOLUTIONS
+from jaxgkd.nn.dropout import dropout, input_dropout
+
+Norm = Literal["batch", "none"]
+
+
+class LayerStates(NamedTuple):
+    """What distillation needs of a model.
+
+    Fields:
+      hidden: one [n, d] per layer, the input layer first.
+      logits: [n, classes].
+    """
+
+    hidden: tuple[Array, ...]
+    logits: Array
+
+
+class Student(nnx.Module):
+    """Node classifier over one graph, or over nodes alone with ``kind="mlp"``."""
+
+    def __init__(
+        self, kind: str, d_in: int, width: int, n_layers: int, n_classes: int, *, norm: Norm = "none", rngs: nnx.Rngs
+    ):
+        """Make the layers.
+
+        Args:
+          kind: ``gcn``, ``gat``, ``sage``, ``gin`` or ``mlp``.
+          d_in: width of the node inputs; width: of every hidden state.
+          n_layers: convolutions L, so there are L + 1 hidden states.
+          n_classes: width of the logits.
+          norm: ``batch`` puts BatchNorm before every activation.
+          rngs: random streams of the initial weights.
+        """
+        convolution = CONVOLUTIONS[kind]
+        self.kernel = nnx.Param(nnx.initializers.glorot_uniform()(rngs.params(), (d_in, width)))
+        self.bias = nnx.Param(jnp.zeros(width))
+        self.convolutions = nnx.List([convolution(width, width, rngs=rngs) for _ in range(n_layers)])
+        n_norms = n_layers - 1 if norm == "batch" else 0
+        self.norms = nnx.List([nnx.BatchNorm(width, momentum=0.9, rngs=rngs) for _ in range(n_norms)])
+        self.head = nnx.Linear(width, n_classes, rngs=rngs)
+
+    def __call__(
+        self,
+        graph: GraphsTuple,
+        layout: Layout,
+        *,
+        dropout_key: Array | None = None,
+        dropout_rate: ArrayLike = 0.0,
+        where: Array | None = None,
+    ) -> LayerStates:
+        """States and logits of all nodes.
+
+        Args:
+          graph: ``graph.nodes`` are the inputs, [n, d_in] dense or `SparseRows`.
+          layout: of the graph's edges.
+          dropout_key: given in training only: dropout on, and BatchNorm uses and updates the nodes' own statistics.
+          dropout_rate: of the inputs and of every hidden state.
+          where: [n] True where a node counts in BatchNorm's statistics.
+        """
+        training = dropout_key is not None
+        keys = jax.random.split(dropout_key, len(self.convolutions)) if training else None
+        nodes: Array | SparseRows = graph.nodes  # type: ignore[assignment]
+        if keys is not None:
+            nodes = input_dropout(nodes, keys[0], dropout_rate)
+        # Activations stand between convolutions only: with two of them this is the network of Kipf & Welling.
+        state = nodes @ self.kernel[...] + self.bias[...]
+        hidden = [state]
+        mask = None if where is None else where[:, None]
+        for i, convolution in enumerate(self.convolutions):
+            if i > 0:
+                if self.norms:
+                    state = self.norms[i - 1](state, use_running_average=not training, mask=mask)
+                state = jax.nn.relu(state)
+                if keys is not None:
+                    state = dropout(state, keys[i], dropout_rate)
+            state = convolution(state, layout)
+            hidden.append(state)
+        return LayerStates(tuple(hidden), self.head(state))
+
+
+def make_student(
+    kind: str, d_in: int, width: int, n_layers: int, n_classes: int, key: Array, *, norm: Norm = "none"
+) -> Student:
+    """A `Student` with weights drawn from ``key``; an unknown kind is a ValueError that lists the known ones."""
+    if kind not in CONVOLUTIONS:
+        raise ValueError(f"'{kind}' is no student; choose one of {', '.join(CONVOLUTIONS)}")
+    return Student(kind, d_in, width, n_layers, n_classes, norm=norm, rngs=nnx.Rngs(params=key))

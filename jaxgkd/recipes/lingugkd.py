@@ -1,0 +1,403 @@
+"""LinguGKD: a language model teaches a graph network on a text-attributed graph (Hu et al., AAAI 2025).
+
+    jaxgkd run lingugkd                          # SciPy's own documentation, in a few minutes on two cores
+    jaxgkd run lingugkd --data cora --search 12
+
+1. The language model reads every node's text, alone (hop 0) and with its neighbours' titles (hop 1, 2, …).
+2. Heads on these features, none of which saw the label of the node it describes, say how likely each class is.
+3. A student on shallow inputs learns the labels alone, and another one the same labels and the teacher: its class
+   probabilities on all nodes, its hop features layer by layer, node by node and part by part of the graph.
+4. Both are scored once on the test nodes: same splits, seeds, inputs and number of settings tried.
+"""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from rich.console import Console
+
+from jaxgkd.data import registry
+from jaxgkd.data.text_graphs import TextGraph
+from jaxgkd.errors import ConfigError
+from jaxgkd.graphs import from_edges
+from jaxgkd.nn.alignment import Alignment
+from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, Weighting, distillation_loss
+from jaxgkd.nn.encoders import make_student
+from jaxgkd.recipes.node_rows import Budget, Row, train_row
+from jaxgkd.recipes.node_splits import NodeSplits, draw_splits, pseudo_labelled
+from jaxgkd.recipes.node_summary import milliseconds_of_heads, write_run
+from jaxgkd.recipes.student_inputs import student_inputs
+from jaxgkd.teachers.heads import HeadOutput, HeadSettings, fit_heads
+from jaxgkd.teachers.hops import HopFeatures, TextEncoder, hop_features, hop_prompts, milliseconds_per_node
+from jaxgkd.teachers.zero_shot import zero_shot_probabilities
+from jaxgkd.training.progress import progress_bar
+from jaxgkd.training.run_dir import RunDirectory
+from jaxgkd.training.search import Choice
+
+#: What the search draws from: the first three for every row, the others for a row with a teacher.
+SPACE = {
+    "learning_rate": Choice((0.003, 0.01, 0.02)),
+    "weight_decay": Choice((1e-4, 5e-4, 2e-3)),
+    "dropout": Choice((0.2, 0.4, 0.6, 0.8)),
+}
+TEACHER_SPACE = {
+    "label": Choice((0.1, 0.3, 1.0)),
+    "temperature": Choice((1.0, 2.0)),
+    "local": Choice((0.03, 0.1, 0.3)),
+    "global": Choice((0.03, 0.1, 0.3)),
+}
+
+
+@dataclass(frozen=True)
+class LinguGKD:
+    """An LLM teaches a GNN on a text graph."""
+
+    data: str = "scipy-docs"
+    """scipy-docs, a name under $JAXGKD_DATA/text (cora, wikispeedia), or a folder with nodes and edges files."""
+    text_columns: tuple[str, ...] = ()
+    """Columns of the nodes file to read as text; by default title, abstract, text, name and keywords."""
+    label: str = "label"
+    """Column of the nodes file that holds the classes."""
+    split: Literal["60-20-20", "public", "inductive"] = "60-20-20"
+    """Seeded and stratified; given by the data; or seeded with the test nodes absent from the training graph."""
+    shots: int = 0
+    """Keep this many training labels a class (few-shot); 0 keeps all."""
+    label_free: bool = False
+    """Use no label: train and select on the teacher's confident zero-shot predictions; labels only score."""
+    protocol: Literal["clean", "paper"] = "clean"
+    """clean, or the published one with its faults: selection on test nodes, heads that saw the nodes they describe."""
+    seeds: int = 10
+    """Seeds 0, 1, …; each sets a split (unless the data gives it) and the initial weights."""
+
+    teacher: str = "all-MiniLM-L6-v2"
+    """Text encoder: a folder with config.json and safetensors, an installed package, or a Hugging Face id."""
+    hops: int = 2
+    """Largest hop of the prompts, and the student's number of layers."""
+    max_tokens: int = 128
+    """Tokens of a prompt; longer texts are cut, and counted in the report."""
+    head: Literal["gcn", "sage", "mlp"] = "gcn"
+    """Head on the language model's features: a graph network, or an MLP that sees each node alone."""
+    folds: int = 5
+    """Cross-fitting folds; 1 describes training nodes by a head that saw their labels."""
+
+    student: Literal["gcn", "gat", "sage", "gin", "mlp"] = "gcn"
+    """Kind of student."""
+    width: int = 64
+    """Width of every hidden state of the student."""
+    norm: Literal["batch", "none"] = "batch"
+    """Normalisation between the student's layers; small training sets often do better without."""
+    positions: int = 0
+    """Width of spectral positions in the graph added to the student's input (both rows); 0 adds none."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the classes in the label term."""
+
+    terms: tuple[Literal["soft", "local", "global", "relational"], ...] = ("soft", "local", "global")
+    """What the teacher adds: soft labels, node and graph-part alignment per layer, pairwise similarities."""
+    taught: Literal["all", "labelled", "unlabelled"] = "all"
+    """Nodes on which the teacher is imitated."""
+    layer_weighting: Weighting = "softmax"
+    """Weights of the layers: a learned softmax as published, by uncertainty, or fixed."""
+    term_weighting: Weighting = "fixed"
+    """Weights of the terms: as given below, or learned."""
+    confidence: float = 0.9
+    """Teacher probability from which an unlabelled node counts as of a class in the alignment."""
+    aligned_nodes: int = 512
+    """Nodes drawn each epoch for the alignment; 0 takes all."""
+    parts: int = 128
+    """Connected parts of the graph that the global alignment reads out."""
+    label_strength: float = 0.3
+    """Weight of the labels' cross-entropy in the distilled student."""
+    soft_strength: float = 1.0
+    """Weight of the soft labels."""
+    local_strength: float = 0.1
+    """Weight of the node alignment."""
+    global_strength: float = 0.1
+    """Weight of the graph-part alignment."""
+    relational_strength: float = 1.0
+    """Weight of the relational term."""
+    temperature: float = 1.0
+    """Temperature of the soft labels."""
+    align_temperature: float = 0.07
+    """Temperature of the alignment."""
+
+    learning_rate: float = 0.01
+    """Of Adam."""
+    weight_decay: float = 5e-4
+    """L2 penalty."""
+    dropout: float = 0.5
+    """Of the student's input and hidden states."""
+    epochs: int = 200
+    """At most."""
+    patience: int = 60
+    """Epochs without a better validation score after which a run stops; 0 never stops early."""
+    search: int = 1
+    """Settings tried for each row, alone and distilled alike, chosen on validation; 1 takes the ones given."""
+    search_seeds: int = 3
+    """Seeds that every try is trained with."""
+    reference: bool = False
+    """Add a row: the same student on the language model's features instead of the shallow inputs."""
+
+    out: Path | None = None
+    """Folder of the run; by default runs/lingugkd-<data>-<time>."""
+    resume: bool = False
+    """Continue what is in --out."""
+    smoke: bool = False
+    """Shrink everything to about a minute, to see it work; the figures mean nothing."""
+
+
+def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
+    """All steps; returns the folder of the run.
+
+    Args:
+      config: the settings.
+      console: for progress.
+      optimizer: a function from a dict with ``learning_rate`` and ``weight_decay`` to any
+        ``optax.GradientTransformation``, used for every student.
+
+    Raises:
+      JaxgkdError: the data, the teacher, a setting or the folder cannot be used.
+    """
+    started = time.perf_counter()
+    config = _shrunk(config) if config.smoke else config
+    _check(config)
+    graph = registry.load(config.data, recipe="lingugkd", **_loader_options(config))
+    console.print(f"{graph.name}: {graph.n_node:,} nodes, {graph.n_edge:,} edges, {len(graph.class_names)} classes")
+    splits = draw_splits(graph, config.split, list(range(config.seeds)), shots=config.shots, protocol=config.protocol)
+    out = config.out or Path("runs") / f"lingugkd-{graph.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir = RunDirectory(out, _identity(config, graph), resume=config.resume)
+    if run_dir.finished:
+        return out
+    splits.save(run_dir.path)
+
+    encoder = TextEncoder.load(config.teacher)
+    features = hop_features(
+        graph,
+        encoder,
+        hops=config.hops,
+        max_tokens=config.max_tokens,
+        progress=console.is_terminal,
+        on_line=console.print,
+    )
+    console.print(f"teacher features: {features.report['seconds']:.1f} s, kept in {features.folder}")
+    if config.label_free:
+        splits = pseudo_labelled(splits, zero_shot_probabilities(graph, features, encoder))
+    heads = _teach(config, graph, splits, features, run_dir, console)
+
+    inputs = student_inputs(graph, splits, run_dir.path, positions=config.positions)
+    student_graph, layout = from_edges(inputs, splits.senders, splits.receivers, splits.n_rows)
+    shared = {
+        "graph": student_graph,
+        "layout": layout,
+        "part_layout": splits.part_layout(config.parts),
+        "teacher_states": jnp.asarray(splits.pad(features.states)),
+    }
+    run_data = splits.run_data(config.class_weights) | _taught(config, splits, heads.log_probs)
+    budget = Budget(config.epochs, config.patience or None, config.search, config.search_seeds)
+    common = {"learning_rate": config.learning_rate, "weight_decay": config.weight_decay, "dropout": config.dropout}
+    strengths = {
+        "label": config.label_strength,
+        "temperature": config.temperature,
+        "align_temperature": config.align_temperature,
+        **{term: getattr(config, f"{term}_strength") for term in TERMS},
+    }
+    used = {"label", "temperature", *config.terms}
+    teacher_space = {name: choice for name, choice in TEACHER_SPACE.items() if name in used}
+    objective = Objective(config.terms, config.layer_weighting, config.term_weighting, config.aligned_nodes)
+    classes = len(graph.class_names)
+
+    def student(key: Array, width: int = inputs.shape[1]):
+        return make_student(config.student, width, config.width, config.hops, classes, key, norm=config.norm)
+
+    def distilled(key: Array) -> DistilledStudent:
+        student_key, alignment_key = jax.random.split(key)
+        d_teacher = features.states.shape[2]
+        alignment = Alignment(
+            d_teacher, config.width, config.hops + 1, len(config.terms) + 1, rngs=nnx.Rngs(params=alignment_key)
+        )
+        return DistilledStudent(student(student_key), alignment)
+
+    def row(name: str, make: Any, space: dict[str, Choice], default: dict[str, float], **changed: Any) -> Row:
+        arguments = {"run_data": run_data, "shared": shared, "budget": budget, "run_dir": run_dir, "console": console}
+        if optimizer is not None:
+            arguments["optimizer"] = optimizer
+        return train_row(name, make, seeds=splits.seeds, default=default, space=space, **(arguments | changed))
+
+    rows = {
+        "student_alone": row("student_alone", student, SPACE, common),
+        "student_distilled": row(
+            "student_distilled",
+            distilled,
+            SPACE | teacher_space,
+            common | strengths,
+            total_loss=distillation_loss(objective),
+            counted=lambda model: model.student,
+        ),
+    }
+    if config.reference:
+        dense = jnp.asarray(splits.pad(features.states.reshape(graph.n_node, -1)))
+        rows["student_on_embeddings"] = row(
+            "student_on_embeddings",
+            lambda key: student(key, dense.shape[1]),
+            SPACE,
+            common,
+            shared=shared | {"graph": student_graph._replace(nodes=dense)},
+        )
+    prompts = hop_prompts(graph, encoder.tokenizer, hops=config.hops, max_tokens=config.max_tokens)
+    head_ms = milliseconds_of_heads(heads, *_head_graph(splits, features)) / graph.n_node
+    language_ms = milliseconds_per_node(encoder, prompts, max_tokens=config.max_tokens)
+    write_run(
+        run_dir,
+        graph=graph,
+        splits=splits,
+        rows=rows,
+        labels=_labels(config, encoder.name),
+        heads=heads,
+        describe={
+            "recipe": "lingugkd",
+            "protocol": config.protocol,
+            "teacher": {
+                "name": f"{encoder.name} + {config.head.upper()} heads",
+                "weights_sha256": encoder.weights_hash,
+            },
+            "student": {"name": config.student.upper(), "width": config.width, "layers": config.hops},
+            "split": _split_name(config),
+        },
+        cost={
+            "teacher_parameters": encoder.model.n_parameters + heads.parameters * heads.n_heads,
+            "teacher_ms_per_item": language_ms + head_ms,
+            "extract_seconds": features.report["seconds"],
+        },
+        notes=_notes(config, graph, features, time.perf_counter() - started),
+    )
+    return out
+
+
+def _labels(config: LinguGKD, teacher: str) -> dict[str, str]:
+    kind = config.student.upper()
+    return {
+        "teacher": f"{teacher} + {config.head.upper()} heads",
+        "student_alone": f"{kind} alone",
+        "student_distilled": f"{kind} distilled",
+        "student_on_embeddings": f"{kind} on the teacher's features",
+    }
+
+
+def _split_name(config: LinguGKD) -> str:
+    shots = f", {config.shots} labels a class" if config.shots else ""
+    return f"{config.split}{shots}{', no labels' if config.label_free else ''}"
+
+
+def _notes(config: LinguGKD, graph: TextGraph, features: HopFeatures, seconds: float) -> list[str]:
+    notes = list(graph.notes)
+    cut = features.report["n_truncated"]
+    if cut:
+        notes.append(f"{cut:,} prompts were longer than {config.max_tokens} tokens and were cut")
+    if config.protocol == "paper":
+        notes.append(
+            "The published protocol selects on the test nodes and lets heads describe nodes whose labels they saw: "
+            "its figures are too high"
+        )
+    if graph.features is None:
+        notes.append("The vocabulary of the student's inputs counts the words of all nodes, labels play no part in it")
+    notes.append(f"The run took {seconds:.0f} s in all")
+    return notes
+
+
+def _check(config: LinguGKD) -> None:
+    for field in ("seeds", "hops", "width", "epochs", "search", "search_seeds", "folds", "max_tokens"):
+        if getattr(config, field) < 1:
+            raise ConfigError("the value is below 1", field=f"--{field.replace('_', '-')}", mend="give 1 or more")
+    if len(set(config.terms)) != len(config.terms) or not config.terms:
+        raise ConfigError(
+            "a term is named twice or none is named", field="--terms", mend=f"choose from {', '.join(TERMS)}"
+        )
+    if config.student == "gat" and config.width % 4:
+        raise ConfigError(
+            f"a width of {config.width} does not divide into 4 heads", field="--width", mend="use a multiple of 4"
+        )
+    if config.label_free and (config.shots or config.protocol == "paper"):
+        raise ConfigError(
+            "label-free runs use no labels", field="--label-free", mend="leave out --shots and --protocol paper"
+        )
+
+
+def _shrunk(config: LinguGKD) -> LinguGKD:
+    return replace(
+        config,
+        seeds=min(config.seeds, 2),
+        max_tokens=min(config.max_tokens, 32),
+        epochs=min(config.epochs, 40),
+        folds=min(config.folds, 2),
+        search=1,
+    )
+
+
+def _loader_options(config: LinguGKD) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if config.text_columns:
+        options["text_columns"] = config.text_columns
+    if config.label != "label":
+        options["label"] = config.label
+    return options
+
+
+def _identity(config: LinguGKD, graph: TextGraph) -> dict[str, Any]:
+    settings = {key: value for key, value in asdict(config).items() if key not in ("out", "resume")}
+    return settings | {
+        "recipe": "lingugkd",
+        "class_names": list(graph.class_names),
+        "data_facts": registry.describe(graph),
+    }
+
+
+def _teach(
+    config: LinguGKD,
+    graph: TextGraph,
+    splits: NodeSplits,
+    features: HopFeatures,
+    run_dir: RunDirectory,
+    console: Console,
+) -> HeadOutput:
+    """Class probabilities of every node for every seed."""
+    head_graph, layout = _head_graph(splits, features)
+    folds = 1 if config.protocol == "paper" else config.folds
+    settings = HeadSettings(kind=config.head, folds=folds, epochs=min(100, config.epochs))
+    runs = splits.run_data("none")
+    with progress_bar(console, f"teacher heads: {folds} folds × {len(splits.seeds)} seeds", settings.epochs) as tick:
+        return fit_heads(
+            head_graph,
+            layout,
+            splits.labels,
+            splits.train,
+            splits.valid,
+            len(graph.class_names),
+            settings,
+            splits.seeds,
+            train_layouts=runs.get("train_layout"),
+            train_nodes=splits.visible if "train_layout" in runs else None,
+            on_progress=tick,
+        )
+
+
+def _head_graph(splits: NodeSplits, features: HopFeatures):
+    flat = jnp.asarray(splits.pad(features.states.reshape(len(features.states), -1)))
+    return from_edges(flat, splits.senders, splits.receivers, splits.n_rows)
+
+
+def _taught(config: LinguGKD, splits: NodeSplits, log_probs: np.ndarray) -> dict[str, Array]:
+    """Where and what the student is taught: arrays with the seeds first."""
+    chosen = {"all": splits.visible, "labelled": splits.train, "unlabelled": splits.visible & ~splits.train}[
+        config.taught
+    ]
+    certain = np.where(log_probs.max(axis=-1) >= np.log(config.confidence), log_probs.argmax(axis=-1), -1)
+    return {
+        "teacher_log_probs": jnp.asarray(log_probs),
+        "taught": jnp.asarray(chosen),
+        "aligned_classes": jnp.asarray(np.where(splits.train, splits.labels, certain), jnp.int32),
+    }

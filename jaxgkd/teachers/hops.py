@@ -1,0 +1,154 @@
+"""What a text encoder says about every node at every hop: prompts, extraction and the store, in one call."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxgkd import language
+from jaxgkd.data.text_graphs import TextGraph
+from jaxgkd.graphs import undirected
+from jaxgkd.teachers.extract import extract
+from jaxgkd.teachers.prompts import encoder_prompts
+from jaxgkd.teachers.rings import distance_rings
+
+TIMED_NODES = 32
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A language model that reads prompts, with its tokenizer.
+
+    Fields:
+      name: for people; model: of `jaxgkd.language`; tokenizer: its own.
+      weights_hash: over its weights and configuration.
+    """
+
+    name: str
+    model: language.LanguageModel
+    tokenizer: language.Tokenizer
+    weights_hash: str
+
+    @classmethod
+    def load(cls, path_or_id: str) -> "TextEncoder":
+        """From a folder, an installed package, the Hugging Face cache or the hub."""
+        folder = language.resolve(path_or_id)
+        return cls(
+            name=Path(path_or_id).name,
+            model=language.load(folder),
+            tokenizer=language.load_tokenizer(folder),
+            weights_hash=language.weights_hash(folder),
+        )
+
+
+@dataclass(frozen=True)
+class HopFeatures:
+    """States of a frozen language model.
+
+    Fields:
+      states: [n, hops + 1, d] float32; hop 0 is the node's own text, hop h adds what lies within h links.
+      folder: of the store they are in.
+      report: what the extraction cost (`seconds`, `tokens_per_second`, …) and what was cut.
+      prompts: the hop prompts of the first nodes, for a report.
+    """
+
+    states: np.ndarray
+    folder: Path
+    report: dict[str, Any]
+    prompts: tuple[tuple[str, ...], ...]
+
+
+def hop_features(
+    graph: TextGraph,
+    encoder: TextEncoder,
+    *,
+    hops: int,
+    max_tokens: int,
+    max_neighbours: int = 10,
+    pooling: str = "mean",
+    root: Path | None = None,
+    progress: bool = True,
+    on_line: Callable[[str], None] | None = None,
+) -> HopFeatures:
+    """Ask a text encoder about every node at hops 0..``hops``, or read what it said before.
+
+    Args:
+      graph: texts, titles and edges.
+      encoder: the language model.
+      hops: largest hop; every hop costs one prompt a node.
+      max_tokens: of a prompt.
+      max_neighbours: sampled per hop; the same for every run.
+      pooling: over a prompt's tokens.
+      root: folder of stores; the user's cache by default.
+      progress: show a bar.
+      on_line: called with lines about the progress where there is no terminal.
+
+    Raises:
+      StoreError: the store cannot be written or is damaged.
+    """
+    prompts = hop_prompts(graph, encoder.tokenizer, hops=hops, max_tokens=max_tokens, max_neighbours=max_neighbours)
+    store = extract(
+        encoder.model,
+        encoder.tokenizer,
+        [text for of_hop in prompts for text in of_hop],
+        item_ids=[f"{node}/hop{hop}" for hop in range(hops + 1) for node in graph.node_ids],
+        data_sha256=graph.sha256,
+        teacher_id=encoder.name,
+        weights_hash=encoder.weights_hash,
+        layers=(encoder.model.n_layers,),
+        pooling=pooling,  # type: ignore[arg-type]
+        max_tokens=max_tokens,
+        root=root,
+        progress=progress,
+        on_line=on_line,
+    )
+    states = store.as_array()[:, 0].reshape(hops + 1, graph.n_node, encoder.model.width).swapaxes(0, 1)
+    return HopFeatures(
+        states=np.ascontiguousarray(states),
+        folder=store.folder,
+        report=dict(store.report),
+        prompts=tuple(tuple(of_hop[i] for of_hop in prompts) for i in range(min(3, graph.n_node))),
+    )
+
+
+def hop_prompts(
+    graph: TextGraph, tokenizer: Any, *, hops: int, max_tokens: int, max_neighbours: int = 10
+) -> list[tuple[str, ...]]:
+    """One prompt per hop 0..``hops`` and node."""
+    senders, receivers = undirected(graph.senders, graph.receivers)
+    rings = distance_rings(senders, receivers, graph.n_node, hops=hops, max_neighbours=max_neighbours)
+    return [
+        encoder_prompts(graph, tokenizer, hop=hop, rings=rings, max_tokens=max_tokens).texts for hop in range(hops + 1)
+    ]
+
+
+def milliseconds_per_node(encoder: TextEncoder, prompts: list[tuple[str, ...]], *, max_tokens: int) -> float:
+    """What the language model costs per node, measured now on a few nodes: median of three passes, compiled before.
+
+    Args:
+      encoder: the language model.
+      prompts: one tuple a hop, as from `hop_prompts`; nodes evenly spread over them are timed, at their own lengths.
+      max_tokens: of a prompt.
+    """
+    graphdef, state = nnx.split(encoder.model)
+
+    @jax.jit
+    def pooled(state, input_ids, attention_mask):
+        model = nnx.merge(graphdef, state)
+        return model.pooled_states(input_ids, attention_mask, layers=(encoder.model.n_layers,), pooling="mean")
+
+    rows = np.unique(np.linspace(0, len(prompts[0]) - 1, TIMED_NODES).astype(int))
+    batches = [encoder.tokenizer.batch([of_hop[i] for i in rows], max_tokens=max_tokens) for of_hop in prompts]
+    times = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        for batch in batches:
+            jax.block_until_ready(pooled(state, jnp.asarray(batch.input_ids), jnp.asarray(batch.attention_mask)))
+        times.append(time.perf_counter() - begun)
+    return 1e3 * float(np.median(times[1:])) / len(rows)

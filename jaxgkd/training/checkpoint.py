@@ -1,0 +1,101 @@
+"""Pytrees of arrays on disk, through Orbax: written whole or not at all, checked and read back as they were."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgkd.errors import CheckpointError
+
+Tree = Any
+
+# Beside Orbax's files: the SHA-256 of each. Orbax itself reads damaged numbers without a word.
+_CHECKSUMS = "checksums.json"
+
+
+def save_tree(path: Path, tree: Tree) -> None:
+    """Write nested dicts of arrays as the folder ``path``, which must not exist; a killed write leaves nothing there.
+
+    Raises:
+      CheckpointError: something is there already, or the disk does not take it.
+    """
+    if path.exists():
+        raise CheckpointError("there is something already", file=path, mend="choose another name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent.absolute(), prefix=f".{path.name}.") as scratch:
+            whole = Path(scratch) / "tree"
+            _orbax().save(os.fspath(whole), jax.tree.map(np.asarray, tree))
+            (whole / _CHECKSUMS).write_text(json.dumps(_checksums(whole), indent=2) + "\n")
+            os.rename(whole, path)
+    except OSError as error:
+        mend = "free space there or choose another folder"
+        raise CheckpointError(f"the checkpoint cannot be written ({error.strerror})", file=path, mend=mend) from error
+
+
+def load_tree(path: Path) -> Tree:
+    """Read what `save_tree` wrote, as nested dicts of numpy arrays.
+
+    Raises:
+      CheckpointError: nothing is there, or it is damaged.
+    """
+    if not path.is_dir():
+        raise CheckpointError("there is no checkpoint", file=path, mend="run without --resume")
+    mend = "delete this folder and run again with --resume"
+    try:
+        written = json.loads((path / _CHECKSUMS).read_text())
+        found = _checksums(path)
+        if damaged := sorted(name for name in written if written[name] != found.get(name)):
+            raise CheckpointError(f"the checkpoint is damaged in {damaged[0]}", file=path, mend=mend)
+        return jax.tree.map(np.asarray, _orbax().load(os.fspath(path.absolute())))
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise CheckpointError(f"the checkpoint cannot be read ({reason})", file=path, mend=mend) from error
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    digests = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.name != _CHECKSUMS:
+            with file.open("rb") as content:
+                digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
+    return digests
+
+
+def leaves_by_name(tree: Tree) -> dict[str, np.ndarray]:
+    """The leaves of any pytree under the names of their paths, for `save_tree`."""
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def from_leaves(leaves: dict[str, np.ndarray], like: Tree) -> Tree:
+    """The inverse of `leaves_by_name`.
+
+    Args:
+      leaves: name → array.
+      like: a pytree of the wanted structure, whose leaves have the wanted shapes.
+
+    Raises:
+      CheckpointError: an array is missing, left over, or of another shape.
+    """
+    wanted = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(like)}
+    mend = "use the settings of the run that wrote it"
+    if odd := sorted(wanted.keys() ^ leaves.keys()):
+        raise CheckpointError(f"the checkpoint and the model do not share {odd[0]}", mend=mend)
+    for name, leaf in wanted.items():
+        if leaves[name].shape != leaf.shape:
+            raise CheckpointError(f"{name} has shape {leaves[name].shape}, the model needs {leaf.shape}", mend=mend)
+    return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in wanted])
+
+
+def _orbax():
+    # Imported on first use: Orbax takes a second to load, and says on every save what the progress bar says better.
+    from orbax.checkpoint import v1
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return v1

@@ -1,0 +1,226 @@
+"""One compiled program per experiment: epochs, validation, early stopping and the best state, for many runs at once.
+
+A *run* is one seed with one setting of the numeric hyper-parameters. Runs differ in their random key and in what
+`run_data` holds for them (masks, targets, learning rates…), never in shapes, so that all of them go through the same
+program under ``vmap``: ten seeds share one compilation and one pass over whatever they have in common.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+Tree = Any
+
+
+class Problem(NamedTuple):
+    """What is trained, as pure functions of one run; all are traced once and mapped over the runs.
+
+    Fields:
+      init: ``(key, run_data) -> (params, rest)``; ``rest`` is state without gradients (BatchNorm statistics).
+      loss: ``(params, rest, key, progress, run_data, shared) -> (scalar, (rest, logs))``; ``progress`` runs from 0 to 1
+        over the epochs, ``logs`` is a dict of scalars.
+      evaluate: ``(params, rest, run_data, shared) -> dict of scalars``, among them the one that selects.
+      optimizer: ``(run_data) -> optax.GradientTransformation``; its settings may be traced values of the run.
+    """
+
+    init: Callable[[Array, Tree], tuple[Tree, Tree]]
+    loss: Callable[..., tuple[Array, tuple[Tree, dict[str, Array]]]]
+    evaluate: Callable[..., dict[str, Array]]
+    optimizer: Callable[[Tree], optax.GradientTransformation]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of `fit`, every array with the runs as its first axis.
+
+    Fields:
+      params, rest: state at each run's best epoch.
+      best_epoch: [runs] its number, counted from 1.
+      epochs: [evaluations] the epochs after which was evaluated.
+      curves: name → [runs, evaluations] of every log and metric; NaN after a run has stopped.
+    """
+
+    params: Tree
+    rest: Tree
+    best_epoch: np.ndarray
+    epochs: np.ndarray
+    curves: dict[str, np.ndarray]
+
+
+# How often a caller hears of the progress, at most: between two reports the program runs without the host.
+_REPORTS = 50
+
+
+class _State(NamedTuple):
+    params: Tree
+    rest: Tree
+    optimizer: Tree
+    best_params: Tree
+    best_rest: Tree
+    best_score: Array
+    best_epoch: Array
+    stopped: Array
+    broken_epoch: Array
+
+
+def fit(
+    problem: Problem,
+    keys: Array,
+    run_data: Tree,
+    shared: Tree,
+    *,
+    epochs: int,
+    evaluate_every: int = 1,
+    patience: int | None = None,
+    select_by: str = "valid",
+    higher_is_better: bool = True,
+    on_progress: Callable[[int, float], None] | None = None,
+) -> Fit:
+    """Train all runs to the end, or until each has gone ``patience`` epochs without a better validation score.
+
+    Args:
+      problem: what to train.
+      keys: [runs] random keys.
+      run_data: pytree whose leaves have the runs as first axis.
+      shared: pytree that all runs read.
+      epochs: at most; a multiple of ``evaluate_every`` (else rounded up).
+      evaluate_every: epochs between evaluations.
+      patience: epochs; None trains to the end.
+      select_by: the metric whose best epoch is kept. Ties keep the earlier epoch.
+      higher_is_better: of that metric.
+      on_progress: called with the epoch and the mean of the selecting metric over the runs that still train, some
+        fifty times at most. It is called between two stretches of the program: a callback from inside would keep the
+        program out of JAX's compilation cache.
+
+    Raises:
+      ValueError: ``epochs`` or ``evaluate_every`` is below 1.
+      FloatingPointError: the loss of a run was not finite, its best weights are not, or the metric that selects never
+        was a number; names the run and the epoch.
+    """
+    if epochs < 1 or evaluate_every < 1:
+        raise ValueError(f"epochs and evaluate_every are at least 1, not {epochs} and {evaluate_every}")
+    evaluations = -(-epochs // evaluate_every)
+    sign = 1.0 if higher_is_better else -1.0
+    begin, advance = _program(problem, evaluations, evaluate_every, patience, select_by, sign)
+    done, state, curves = begin(keys, run_data, shared)
+    stretch = evaluations if on_progress is None else -(-evaluations // _REPORTS)
+    for end in range(stretch, evaluations + stretch, stretch):
+        done, state, curves = advance((done, state, curves), min(end, evaluations), keys, run_data, shared)
+        if on_progress is not None and int(done) > end - stretch:
+            scores = np.asarray(curves[select_by][int(done) - 1])
+            there = np.isfinite(scores)
+            on_progress(int(done) * evaluate_every, float(scores[there].mean()) if there.any() else float("nan"))
+        if int(done) < end:
+            break
+    _check_finite(state, select_by)
+    return Fit(
+        params=state.best_params,
+        rest=state.best_rest,
+        best_epoch=np.asarray(state.best_epoch),
+        epochs=evaluate_every * np.arange(1, evaluations + 1),
+        curves={name: np.asarray(values).T for name, values in curves.items()},
+    )
+
+
+def _check_finite(state: _State, select_by: str) -> None:
+    broken_epoch, best_epoch = np.asarray(state.broken_epoch), np.asarray(state.best_epoch)
+    if broken_epoch.any():
+        run = int(np.flatnonzero(broken_epoch)[0])
+        raise FloatingPointError(f"the loss of run {run} is not finite at epoch {broken_epoch[run]}")
+    if not best_epoch.all():
+        run = int(np.flatnonzero(best_epoch == 0)[0])
+        raise FloatingPointError(f"the metric '{select_by}' of run {run} is not finite at any epoch")
+    for leaf in jax.tree.leaves(state.best_params):
+        whole = np.isfinite(np.asarray(leaf, np.float32)).reshape(len(best_epoch), -1).all(axis=1)
+        if not whole.all():
+            run = int(np.flatnonzero(~whole)[0])
+            raise FloatingPointError(f"the weights of run {run} are not finite at its best epoch, {best_epoch[run]}")
+
+
+def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
+    """Two compiled functions: ``begin`` gives the state before the first epoch, ``advance`` trains up to an evaluation.
+
+    What goes from one to the next is (evaluations done, state of all runs, curves).
+    """
+    total = evaluations * evaluate_every
+
+    def start(key, data):
+        params, rest = problem.init(jax.random.fold_in(key, 0), data)
+        return _State(
+            params=params,
+            rest=rest,
+            optimizer=problem.optimizer(data).init(params),
+            best_params=params,
+            best_rest=rest,
+            best_score=jnp.float32(-jnp.inf),
+            best_epoch=jnp.int32(0),
+            stopped=jnp.bool_(False),
+            broken_epoch=jnp.int32(0),
+        )
+
+    def train(shared, epoch, state, key, data):
+        """One epoch of one run."""
+        step_key = jax.random.fold_in(key, epoch + 1)
+        gradient = jax.value_and_grad(problem.loss, has_aux=True)
+        (loss, (rest, logs)), gradients = gradient(state.params, state.rest, step_key, epoch / total, data, shared)
+        updates, optimizer = problem.optimizer(data).update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        first_broken = ~jnp.isfinite(loss) & (state.broken_epoch == 0) & ~state.stopped
+        broken_epoch = jnp.where(first_broken, epoch + 1, state.broken_epoch)
+        new = state._replace(params=params, rest=rest, optimizer=optimizer, broken_epoch=broken_epoch)
+        return new, {"train_loss": loss, **logs}
+
+    def evaluate(shared, epoch, state, data, logs):
+        metrics = problem.evaluate(state.params, state.rest, data, shared)
+        score = sign * metrics[select_by].astype(jnp.float32)
+        better = (score > state.best_score) & ~state.stopped
+        keep = lambda new, old: jax.tree.map(partial(jnp.where, better), new, old)  # noqa: E731
+        best_epoch = jnp.where(better, epoch, state.best_epoch)
+        stopped = state.stopped if patience is None else state.stopped | (epoch - best_epoch >= patience)
+        new = state._replace(
+            best_params=keep(state.params, state.best_params),
+            best_rest=keep(state.rest, state.best_rest),
+            best_score=jnp.where(better, score, state.best_score),
+            best_epoch=best_epoch,
+            stopped=stopped,
+        )
+        return new, jax.tree.map(lambda value: jnp.where(state.stopped, jnp.nan, value), {**logs, **metrics})
+
+    def period(state, first_epoch, keys, run_data, shared):
+        """The epochs up to the next evaluation, of all runs."""
+
+        def epoch_of_all(state, epoch):
+            return jax.vmap(partial(train, shared, epoch))(state, keys, run_data)
+
+        state, logs = jax.lax.scan(epoch_of_all, state, first_epoch + jnp.arange(evaluate_every))
+        logs = {name: values[-1] for name, values in logs.items()}
+        return jax.vmap(partial(evaluate, shared, first_epoch + evaluate_every))(state, run_data, logs)
+
+    @jax.jit
+    def begin(keys, run_data, shared):
+        state = jax.vmap(start)(keys, run_data)
+        names = jax.eval_shape(period, state, jnp.int32(0), keys, run_data, shared)[1]
+        return jnp.int32(0), state, {name: jnp.full((evaluations, keys.shape[0]), jnp.nan) for name in names}
+
+    @jax.jit
+    def advance(carry, end, keys, run_data, shared):
+        def unfinished(carry):
+            i, state, _ = carry
+            return (i < end) & ~jnp.all(state.stopped) & ~jnp.any(state.broken_epoch)
+
+        def body(carry):
+            i, state, curves = carry
+            state, values = period(state, i * evaluate_every, keys, run_data, shared)
+            curves = jax.tree.map(lambda curve, value: curve.at[i].set(value.astype(jnp.float32)), curves, values)
+            return i + 1, state, curves
+
+        return jax.lax.while_loop(unfinished, body, carry)
+
+    return begin, advance

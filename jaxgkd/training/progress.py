@@ -1,0 +1,26 @@
+"""What a long step shows while it runs: a bar with the time left on a terminal, one line at the end elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress_bar(console: Console, title: str, total: int) -> Iterator[Callable[[int, float], None]]:
+    """A bar over ``total`` epochs; yields the callback that moves it, ``(epoch, score) -> None``."""
+    started = time.perf_counter()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed}/{task.total} epochs, validation {task.fields[score]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(title, total=total, score="–")
+        yield lambda epoch, score: progress.update(task, completed=epoch, score=f"{score:.4f}")
+    console.print(f"{title}: {time.perf_counter() - started:.1f} s")

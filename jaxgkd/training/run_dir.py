@@ -1,0 +1,160 @@
+"""The folder of one run: refused when in use, resumed when asked, every file in it whole or absent."""
+
+import io
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.training.checkpoint import load_tree, save_tree
+
+PACKAGES = ("jaxgkd", "jax", "jaxlib", "flax", "optax", "jraph", "orbax-checkpoint", "transformers", "numpy", "scipy")
+
+
+class RunDirectory:
+    """One run's folder: ``config.json``, ``environment.json``, ``checkpoints/`` and what the run adds to them."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], *, resume: bool):
+        """Make or reopen the folder.
+
+        Args:
+          path: the folder; made when it is not there.
+          config: the settings of the run, as JSON values.
+          resume: continue what is there, instead of refusing a folder that is not empty.
+
+        Raises:
+          ConfigError: the folder is not empty and ``resume`` is off, it belongs to a run with other settings, or it
+            cannot be written to.
+        """
+        self.path = path
+        try:
+            used = path.is_dir() and any(path.iterdir())
+        except OSError as error:
+            raise ConfigError(
+                f"the folder cannot be read ({error.strerror})", file=path, mend="choose another --out"
+            ) from error
+        if used and not resume:
+            raise ConfigError(
+                "the folder is not empty", file=path, mend="choose another --out, or add --resume to continue it"
+            )
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the folder cannot be made ({error.strerror})", file=path, mend="choose another --out"
+            ) from error
+        if not os.access(path, os.W_OK):
+            raise ConfigError("the folder cannot be written to", file=path, mend="choose another --out")
+        settings = json.loads(json.dumps(config))
+        if (path / "config.json").exists():
+            self._check_same(settings, read_json(path / "config.json"))
+        else:
+            self.write_json("config.json", settings)
+        if not (path / "environment.json").exists():
+            self.write_json("environment.json", environment())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its end: ``summary.json`` is the last thing that is written."""
+        return (self.path / "summary.json").exists()
+
+    def stage(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The nested dicts of arrays that ``compute`` returns, computed at most once in the life of the folder.
+
+        Args:
+          name: of the folder under ``checkpoints/``.
+          compute: called when the stage is not there yet.
+        """
+        folder = self.path / "checkpoints" / name
+        if not folder.is_dir():
+            save_tree(folder, compute())
+        return load_tree(folder)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def write_lines(self, name: str, values: Iterable[Any]) -> None:
+        """Write one JSON value a line, whole or not at all."""
+        self.write_text(name, "".join(json.dumps(value) + "\n" for value in values))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, whole or not at all."""
+        write_whole(self.path / name, text.encode())
+
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write named arrays as a compressed NPZ without pickles, whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        write_whole(self.path / name, buffer.getvalue())
+
+    def _check_same(self, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        if not isinstance(found, Mapping):
+            raise DataError("holds no settings", file=self.path / "config.json", mend="choose another --out")
+        for field, value in wanted.items():
+            if field in found and found[field] != value:
+                raise ConfigError(
+                    f"the run there was started with {found[field]!r}, not {value!r}",
+                    file=self.path / "config.json",
+                    field=field,
+                    mend="resume it with the settings it was started with, or choose another --out",
+                )
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file through a temporary one beside it, so that a reader or a crash never sees half of it."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise ConfigError(
+            f"the file cannot be written ({error.strerror})", file=path, mend="choose a folder you may write to"
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a DataError names it when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError("the file is missing", file=path) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"not readable as JSON ({error})", file=path, mend="restore the file") from error
+
+
+def environment() -> dict[str, Any]:
+    """Versions, platform and devices, for ``environment.json``; no variable of the environment is recorded."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
+        "versions": versions,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
