@@ -1,5 +1,10 @@
+import json
+
+import numpy as np
 import pytest
 import tokenizers
+import transformers
+from safetensors.numpy import save_file
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 WORDS = ["graph", "neural", "network", "teacher", "student", "learns", "from", "text", "papers", "molecules", "links"]
@@ -32,3 +37,40 @@ def byte_bpe():
     corpus = [" ".join(WORDS), "; ".join(WORDS), "\nLinked directly: ".join(WORDS), ".\n\n### Response:\n".join(WORDS)]
     tokenizer.train_from_iterator(corpus, trainer)
     return tokenizer
+
+
+@pytest.fixture(scope="session")
+def bert_folder(wordpiece, tmp_path_factory):
+    """A checkpoint folder of a random two-layer BERT with the WordPiece tokenizer."""
+    folder, d = tmp_path_factory.mktemp("bert"), 16
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": wordpiece.get_vocab_size(),
+        "hidden_size": d,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * d,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 40,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "position_embedding_type": "absolute",
+        "pad_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes = {f"embeddings.{name}_embeddings": (rows, d) for name, rows in (("position", 40), ("token_type", 2))}
+    shapes |= {"embeddings.word_embeddings": (config["vocab_size"], d), "embeddings.LayerNorm": (d,)}
+    for layer in (f"encoder.layer.{i}." for i in range(2)):
+        shapes |= {f"{layer}attention.self.{name}": (d, d) for name in ("query", "key", "value")}
+        shapes |= {f"{layer}attention.output.dense": (d, d), f"{layer}intermediate.dense": (2 * d, d)}
+        shapes |= {f"{layer}output.dense": (d, 2 * d)}
+        shapes |= {f"{layer}attention.output.LayerNorm": (d,), f"{layer}output.LayerNorm": (d,)}
+    rng = np.random.default_rng(0)
+    tensors = {f"{name}.weight": rng.normal(size=shape) / 2 for name, shape in shapes.items()}
+    tensors |= {f"{name}.bias": rng.normal(size=s[:1]) / 2 for name, s in shapes.items() if "_embeddings" not in name}
+    save_file({name: values.astype(np.float32) for name, values in tensors.items()}, folder / "model.safetensors")
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    copy = tokenizers.Tokenizer.from_str(wordpiece.to_str())
+    transformers.PreTrainedTokenizerFast(tokenizer_object=copy, **special).save_pretrained(folder)
+    return folder

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, processors
 
 import jaxgkd
+from jaxgkd import language
 from jaxgkd.errors import ConfigError, DataError, StoreError
-from jaxgkd.teachers import Store, StoreWriter, extract, tokenizer_hash
+from jaxgkd.teachers import Store, StoreWriter, extract
 from jaxgkd.teachers import extract as extract_function
-from jaxgkd.teachers.extract import batch_shapes, plan_batches, tokenise
+from jaxgkd.teachers.extract import batch_shapes, plan_batches, tokenise, tokenizer_hash
 
 extract_module = sys.modules[extract_function.__module__]
 
@@ -71,7 +72,6 @@ def arguments(prompts, **changes):
         "pooling": "mean",
         "max_tokens": 24,
         "dtype": "float32",
-        "batch_tokens": 96,
         "progress": False,
         **changes,
     }
@@ -95,6 +95,15 @@ def one_by_one(prompts, max_tokens, *, layers, pooling):
         }
         pooled.append([pool[pooling](states[layer]) for layer in layers])
     return np.array(pooled)
+
+
+FEW_TOKENS = (96, 100)
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """Batches and a price of shapes so small that a few prompts make several of each."""
+    monkeypatch.setattr(extract_module, "CPU_TOKENS", FEW_TOKENS)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
@@ -133,7 +142,7 @@ def test_compiled_shapes_are_those_reported(tmp_path):
     store = extract(Counting(), letters(), prompts, folder=tmp_path, **arguments(prompts, max_tokens=40))
     assert sorted(compiled) == [tuple(shape) for shape in store.report["shapes"]] and 1 < len(compiled) <= 8
     # Short prompts come in larger batches of about as many tokens.
-    assert all(64 <= b * t <= 96 for b, t in compiled) and len({b for b, _ in compiled}) > 1
+    assert all(48 < b * t <= 96 for b, t in compiled) and len({b for b, _ in compiled}) > 1
 
 
 def test_a_finished_store_is_found_by_content_and_not_computed_again(tmp_path):
@@ -246,7 +255,13 @@ def test_shapes_are_the_cheapest_there_are(lengths, max_shapes, shape_tokens):
         for below in itertools.combinations(candidates[:-1], k)
     )
     assert cost([length for _, length in shapes]) == min(map(cost, choices))
-    assert all(rows * length <= 512 and rows >= 1 for rows, length in shapes)
+    for rows, length in shapes:
+        assert 256 < rows * length <= 512 or rows == rows_for_all(lengths)
+
+
+def rows_for_all(lengths):
+    """The smallest power of two that holds all of few sequences."""
+    return 1 << (len(lengths) - 1).bit_length()
 
 
 @settings(deadline=None, max_examples=40)
@@ -270,6 +285,20 @@ def test_tokenise_sorts_longest_first_and_maps_back():
     ids, mask = tokens.batch(2, 4, (3, 8))
     assert ids.tolist() == [[0, 3, 4, 5, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0, 0], [0] * 8]
     assert mask.sum(axis=1).tolist() == [5, 2, 1]
+
+
+def test_a_checkpoint_s_states_are_those_of_each_prompt_alone(bert_folder, tmp_path):
+    model, tokenizer = language.load(bert_folder), language.load_tokenizer(bert_folder)
+    rng = np.random.default_rng(0)
+    prompts = [" ".join(rng.choice(["graph", "neural", "x", "papers;"], size=n)) for n in [3, 0, 30, 14, 50] * 6]
+    store = extract(model, tokenizer, prompts, folder=tmp_path, **arguments(prompts, max_tokens=40, layers=(0, 2)))
+    ids = tokenizer.encode(prompts, max_tokens=40)
+    assert store.report["n_truncated"] > 0 and len(store.report["shapes"]) > 1
+    # The first five are one of each length.
+    for i, alone in enumerate(ids[:5]):
+        mask = np.ones((1, len(alone)), np.int32)
+        expected = model.pooled_states(jnp.array(alone[None]), jnp.array(mask), layers=(0, 2), pooling="mean")
+        np.testing.assert_allclose(store.read([i]), expected, rtol=0, atol=2e-5)
 
 
 KILLED_PROMPTS = words(900, seed=5)
@@ -331,6 +360,7 @@ def test_a_run_can_go_on_with_other_batches(tmp_path, monkeypatch):
 
 if __name__ == "__main__":
     # The run that test_a_killed_run_goes_on_to_the_same_bytes kills, slowed down so that it is met half way.
+    extract_module.CPU_TOKENS = FEW_TOKENS
     quick_write = StoreWriter.write
     StoreWriter.write = lambda self, *args, **kwargs: (quick_write(self, *args, **kwargs), time.sleep(0.3))[0]
     extract(TinyTeacher(), letters(), KILLED_PROMPTS, folder=Path(sys.argv[1]), **KILLED_ARGUMENTS)
