@@ -45,17 +45,22 @@ Pooling = Literal["mean", "cls", "last"]
 
 
 class PoolingModel(Protocol):
-    """A Flax NNX language model that pools its own states.
+    """A Flax NNX language model that pools its own states."""
 
-    Attributes:
-      width: size of a state.
-      n_layers: number of layers; `layers` counts 0 (embeddings) to n_layers.
-      max_tokens: the longest prompt it can read.
-    """
+    @property
+    def width(self) -> int:
+        """d, the size of a state."""
+        ...
 
-    width: int
-    n_layers: int
-    max_tokens: int
+    @property
+    def n_layers(self) -> int:
+        """Number of layers; hidden states count from 0 (embeddings) to this."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest prompt it can read."""
+        ...
 
     def pooled_states(
         self, input_ids: jax.Array, attention_mask: jax.Array, *, layers: tuple[int, ...], pooling: Pooling
