@@ -101,8 +101,9 @@ def in_blocks(run: Callable[[Any], Any], inputs: Any, tokens: int) -> Any:
     """``run(inputs)`` for a function that treats rows independently, a block of rows after another.
 
     A whole batch of 64 texts pushes every intermediate array out of a CPU's cache; blocks of about
-    ``TOKENS_PER_BLOCK`` tokens keep them in it, which is faster by a quarter. Rows are dealt out to the blocks in
-    turn, so that a batch sharded over devices stays sharded inside each block.
+    ``TOKENS_PER_BLOCK`` tokens keep them in it, which takes a quarter off the time at 160 and 256 tokens a text and
+    nothing at 32. Rows are dealt out to the blocks in turn, so that a batch sharded over a mesh with automatic axes
+    stays sharded inside each block and no device waits for another.
 
     Args:
       run: takes and returns arrays (or trees of them) whose first axis is the row.
