@@ -51,6 +51,8 @@ def load_tree(path: Path) -> Tree:
     try:
         written = json.loads((path / _CHECKSUMS).read_text())
         found = _checksums(path)
+        if not isinstance(written, dict):
+            raise ValueError(f"{_CHECKSUMS} holds no checksums")
         if damaged := sorted(name for name in written if written[name] != found.get(name)):
             raise CheckpointError(f"the checkpoint is damaged in {damaged[0]}", file=path, mend=mend)
         return jax.tree.map(np.asarray, _orbax().load(os.fspath(path.absolute())))

@@ -1,0 +1,57 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxgkd.training.search import Choice, best_setting, draw_settings
+
+DEFAULT = {"learning_rate": 0.01, "dropout": 0.5, "temperature": 1.0}
+SPACE = {"learning_rate": Choice((0.003, 0.01, 0.03)), "dropout": Choice((0.2, 0.5, 0.8))}
+LARGER = SPACE | {"temperature": Choice((1.0, 2.0, 4.0))}
+
+
+@given(tries=st.integers(1, 30), seed=st.integers(0, 1000))
+@settings(deadline=None, max_examples=30)
+def test_draws_begin_with_the_default_and_are_all_different(tries, seed):
+    drawn = draw_settings(LARGER, DEFAULT, tries, seed)
+    assert drawn[0] == DEFAULT
+    assert len(drawn) <= tries
+    assert len({tuple(sorted(setting.items())) for setting in drawn}) == len(drawn)
+    for setting in drawn:
+        assert setting.keys() == DEFAULT.keys()
+        assert all(setting[name] in choice.values for name, choice in LARGER.items())
+    assert drawn == draw_settings(LARGER, DEFAULT, tries, seed)
+
+
+def test_a_small_space_is_exhausted_and_no_setting_is_drawn_twice():
+    drawn = draw_settings(SPACE, DEFAULT, 50)
+    assert len(drawn) == 9
+    assert all(setting["temperature"] == 1.0 for setting in drawn)
+    assert draw_settings({}, DEFAULT, 5) == [DEFAULT]
+
+
+def test_another_seed_draws_otherwise():
+    assert draw_settings(LARGER, DEFAULT, 8, seed=0) != draw_settings(LARGER, DEFAULT, 8, seed=1)
+
+
+@given(tries=st.integers(1, 20), seed=st.integers(0, 1000))
+@settings(deadline=None, max_examples=30)
+def test_two_rows_try_the_same_values_of_what_they_share(tries, seed):
+    small, large = draw_settings(SPACE, DEFAULT, tries, seed), draw_settings(LARGER, DEFAULT, tries, seed)
+
+    def shared(drawn):
+        return list(dict.fromkeys(tuple(setting[name] for name in SPACE) for setting in drawn))
+
+    tried = shared(large)
+    assert shared(small)[: len(tried)] == tried
+
+
+def test_the_default_is_not_changed():
+    default = dict(DEFAULT)
+    draw_settings(LARGER, default, 4)[0]["dropout"] = 99.0
+    assert default == DEFAULT
+
+
+def test_the_best_setting_has_the_best_mean_and_ties_go_to_the_earlier():
+    assert best_setting(np.array([[0.5, 0.6], [0.9, 0.1], [0.6, 0.7]])) == 2
+    assert best_setting(np.array([[0.5, 0.5], [0.4, 0.6]])) == 0
+    assert best_setting(np.array([[np.nan, 0.9], [0.1, 0.2]])) == 1
