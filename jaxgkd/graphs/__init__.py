@@ -7,11 +7,12 @@ of a graph and positions of nodes. Nothing outside this folder imports jraph or 
 from jraph import GraphsTuple
 
 from jaxgkd.graphs.aggregate import Layout, aggregate, build_layout, edge_softmax, sparse_rows
-from jaxgkd.graphs.build import SparseRows, from_edges, undirected
+from jaxgkd.graphs.build import MixedRows, SparseRows, from_edges, undirected
 
 __all__ = [
     "GraphsTuple",
     "Layout",
+    "MixedRows",
     "SparseRows",
     "aggregate",
     "build_layout",

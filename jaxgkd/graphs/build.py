@@ -42,6 +42,30 @@ class SparseRows:
         return aggregate(kernel, self.layout, edge_weights=self.values)
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["dense", "sparse"], meta_fields=[])
+@dataclass(frozen=True)
+class MixedRows:
+    """Dense columns [n, a] beside sparse ones [n, b], as one node input [n, a + b].
+
+    Fields:
+      dense: [n, a]; sparse: `SparseRows` [n, b].
+    """
+
+    dense: Float[Array, "n a"]
+    sparse: SparseRows
+
+    __no_type_check__ = True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, a + b)."""
+        return self.dense.shape[0], self.dense.shape[1] + self.sparse.shape[1]
+
+    def __matmul__(self, kernel: Float[Array, "f d"]) -> Float[Array, "n d"]:
+        """The dense product [n, d]."""
+        return self.dense @ kernel[: self.dense.shape[1]] + self.sparse @ kernel[self.dense.shape[1] :]
+
+
 def undirected(senders: np.ndarray, receivers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every edge in both directions, once, without self loops: two [e'] int32 arrays sorted by receiver."""
     both = np.stack([np.r_[receivers, senders], np.r_[senders, receivers]], axis=1)

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxgkd.graphs import SparseRows
+from jaxgkd.graphs import MixedRows, SparseRows
+
+NodeInputs = Array | SparseRows | MixedRows
 
 
 def dropout(values: Array, key: Array, rate: ArrayLike) -> Array:
@@ -49,8 +51,12 @@ def _mix(word: Array) -> Array:
     return word ^ (word >> 16)
 
 
-def input_dropout(nodes: Array | SparseRows, key: Array, rate: ArrayLike) -> Array | SparseRows:
+def input_dropout(nodes: NodeInputs, key: Array, rate: ArrayLike) -> NodeInputs:
     """`dropout` of node inputs [n, f]; of sparse ones only the values that are there need random bits."""
     if isinstance(nodes, SparseRows):
         return SparseRows(nodes.layout, dropout(nodes.values, key, rate))
+    if isinstance(nodes, MixedRows):
+        dense_key, sparse_key = jax.random.split(key)
+        sparse = SparseRows(nodes.sparse.layout, dropout(nodes.sparse.values, sparse_key, rate))
+        return MixedRows(dropout(nodes.dense, dense_key, rate), sparse)
     return dropout(nodes, key, rate)

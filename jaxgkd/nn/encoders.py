@@ -12,9 +12,9 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxgkd.graphs import GraphsTuple, Layout, SparseRows
+from jaxgkd.graphs import GraphsTuple, Layout
 from jaxgkd.nn.convolutions import CONVOLUTIONS
-from jaxgkd.nn.dropout import dropout, input_dropout
+from jaxgkd.nn.dropout import NodeInputs, dropout, input_dropout
 
 Norm = Literal["batch", "none"]
 
@@ -67,7 +67,7 @@ class Student(nnx.Module):
         """States and logits of all nodes.
 
         Args:
-          graph: ``graph.nodes`` are the inputs, [n, d_in] dense or `SparseRows`.
+          graph: ``graph.nodes`` are the inputs, [n, d_in] dense, `SparseRows` or `MixedRows`.
           layout: of the graph's edges.
           dropout_key: given in training only: dropout on, and BatchNorm uses and updates the nodes' own statistics.
           dropout_rate: of the inputs and of every hidden state.
@@ -75,7 +75,7 @@ class Student(nnx.Module):
         """
         training = dropout_key is not None
         keys = jax.random.split(dropout_key, len(self.convolutions)) if training else None
-        nodes: Array | SparseRows = graph.nodes  # type: ignore[assignment]
+        nodes: NodeInputs = graph.nodes  # type: ignore[assignment]
         if keys is not None:
             nodes = input_dropout(nodes, keys[0], dropout_rate)
         # Activations stand between convolutions only: with two of them this is the network of Kipf & Welling.

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxgkd.graphs import SparseRows, aggregate, from_edges, undirected
+from jaxgkd.graphs import MixedRows, SparseRows, aggregate, from_edges, undirected
 
 
 def random_matrix(seed=0):
@@ -26,6 +26,23 @@ def test_sparse_rows_times_a_kernel_is_the_dense_product_with_its_gradients():
     np.testing.assert_allclose(to_kernel, expected, atol=1e-5)
     at_values = np.asarray(to_dense)[np.asarray(rows.layout.receivers), np.asarray(rows.layout.senders)]
     np.testing.assert_allclose(to_rows.values, at_values, atol=1e-5)
+
+
+def test_mixed_rows_are_the_columns_side_by_side():
+    matrix = random_matrix()
+    first = jnp.asarray(np.random.default_rng(3).normal(size=(6, 2)), jnp.float32)
+    mixed = MixedRows(first, SparseRows.from_scipy(matrix))
+    whole = jnp.concatenate([first, jnp.asarray(matrix.toarray(), jnp.float32)], axis=1)
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(11, 4)), jnp.float32)
+    assert mixed.shape == (6, 11)
+
+    def loss(kernel, nodes):
+        return jnp.sum(jnp.sin(out := nodes @ kernel)), out
+
+    both = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), both(kernel, mixed), both(kernel, whole))
+    many = jax.jit(jax.vmap(lambda nodes: nodes @ kernel))(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), mixed))
+    np.testing.assert_allclose(many[1], whole @ kernel, atol=1e-5)
 
 
 def test_sparse_rows_of_many_members_are_a_loop():

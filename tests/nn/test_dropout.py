@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from jaxgkd.graphs import SparseRows
+from jaxgkd.graphs import MixedRows, SparseRows
 from jaxgkd.nn.dropout import dropout, input_dropout, random_bytes
 
 N = 200_000
@@ -113,3 +113,13 @@ def test_sparse_inputs_drop_the_values_that_are_there():
     dense = jnp.ones((4, 3))
     got = jax.jit(input_dropout)(dense, jax.random.key(1), 0.5)
     np.testing.assert_array_equal(got, compiled(dense, jax.random.key(1), 0.5))
+
+
+def test_mixed_inputs_drop_both_parts_by_themselves():
+    matrix = scipy.sparse.csr_array(np.ones((50, 40)))
+    mixed = MixedRows(jnp.ones((50, 40)), SparseRows.from_scipy(matrix))
+    out = jax.jit(input_dropout)(mixed, jax.random.key(0), 0.5)
+    assert isinstance(out, MixedRows)
+    dense, sparse = np.asarray(out.dense).ravel() > 0, np.asarray(out.sparse.values) > 0
+    for kept_here in (dense, sparse, dense == sparse):
+        assert abs(kept_here.mean() - 0.5) < 5 * 0.5 / np.sqrt(2000)

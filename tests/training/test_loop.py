@@ -132,6 +132,14 @@ def test_a_run_stops_when_it_no_longer_gets_better_and_keeps_its_best(sign):
     assert np.all(np.isfinite(patient.curves["valid"]))
 
 
+def test_what_a_run_would_reach_after_it_stopped_does_not_count():
+    problem = walk(lambda w, run: {"valid": jnp.where(w < -8.5, 10.0, -((w + 2) ** 2))})
+    result = fit(problem, KEYS[:2], {"slope": jnp.array([1.0, 0.1])}, {}, epochs=25, patience=3)
+    # The first run passes -8.5 while the second one still trains.
+    assert result.best_epoch.tolist() == [2, 20]
+    np.testing.assert_allclose(result.params["w"], -2.0, atol=1e-5)
+
+
 def test_evaluation_every_few_epochs_rounds_the_epochs_up():
     result = fit(passing_five(-1.0), KEYS[:1], {"slope": jnp.ones(1)}, {}, epochs=11, evaluate_every=3, patience=4)
     assert result.epochs.tolist() == [3, 6, 9, 12]
