@@ -32,7 +32,7 @@ def zero_shot_probabilities(
         weights_hash=encoder.weights_hash,
         layers=(encoder.model.n_layers,),
         pooling="mean",
-        max_tokens=64,
+        max_tokens=min(64, encoder.model.max_tokens),
         progress=False,
     )
     nodes, classes = (_centred(values) for values in (features.states[:, 0], store.as_array()[:, 0]))

@@ -1,19 +1,26 @@
-"""A run directory as a recipe leaves it, made of simulated numbers: no model is trained here."""
+"""What tests of several packages need: a run directory of simulated numbers, a small language model, a text graph."""
 
+import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import tokenizers
+import transformers
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from safetensors.numpy import save_file
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from jaxgkd.training.statistics import paired_difference
 from jaxgkd.training.summary import write_summary
 
 LONG = "Fast transforms and spectral estimates of"
+WORDS = ["graph", "neural", "network", "teacher", "student", "learns", "from", "text", "papers", "molecules", "links"]
 SHORT_NAMES = ("algebra", "clusters", "fitting", "images", "optimizers", "signals", "sparse graphs")
 
 
@@ -196,3 +203,155 @@ def assert_readable(figure: Figure) -> None:
 @pytest.fixture
 def readable() -> Callable[[Figure], None]:
     return assert_readable
+
+
+@pytest.fixture(scope="session")
+def wordpiece():
+    """A WordPiece tokenizer with BERT's special tokens over a few words and all letters."""
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    marks = list(".,;:#()0123456789")
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *letters, *(f"##{letter}" for letter in letters), *marks]
+    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])]
+    )
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def byte_bpe():
+    """A byte-level BPE tokenizer without special tokens, whose merges reach across punctuation and line ends."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    corpus = [" ".join(WORDS), "; ".join(WORDS), "\nLinked directly: ".join(WORDS), ".\n\n### Response:\n".join(WORDS)]
+    tokenizer.train_from_iterator(corpus, trainer)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def bert_folder(wordpiece, tmp_path_factory):
+    """A checkpoint folder of a random two-layer BERT with the WordPiece tokenizer."""
+    folder, d = tmp_path_factory.mktemp("bert"), 16
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": wordpiece.get_vocab_size(),
+        "hidden_size": d,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * d,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 40,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "position_embedding_type": "absolute",
+        "pad_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes = {f"embeddings.{name}_embeddings": (rows, d) for name, rows in (("position", 40), ("token_type", 2))}
+    shapes |= {"embeddings.word_embeddings": (config["vocab_size"], d), "embeddings.LayerNorm": (d,)}
+    for layer in (f"encoder.layer.{i}." for i in range(2)):
+        shapes |= {f"{layer}attention.self.{name}": (d, d) for name in ("query", "key", "value")}
+        shapes |= {f"{layer}attention.output.dense": (d, d), f"{layer}intermediate.dense": (2 * d, d)}
+        shapes |= {f"{layer}output.dense": (d, 2 * d)}
+        shapes |= {f"{layer}attention.output.LayerNorm": (d,), f"{layer}output.LayerNorm": (d,)}
+    rng = np.random.default_rng(0)
+    tensors = {f"{name}.weight": rng.normal(size=shape) / 2 for name, shape in shapes.items()}
+    tensors |= {f"{name}.bias": rng.normal(size=s[:1]) / 2 for name, s in shapes.items() if "_embeddings" not in name}
+    save_file({name: values.astype(np.float32) for name, values in tensors.items()}, folder / "model.safetensors")
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    copy = tokenizers.Tokenizer.from_str(wordpiece.to_str())
+    transformers.PreTrainedTokenizerFast(tokenizer_object=copy, **special).save_pretrained(folder)
+    return folder
+
+
+# Words of each class of the text graph below, and words that all share.
+TOPICS = {
+    "graph": ("graph", "neural", "network"),
+    "student": ("student", "teacher", "learns"),
+    "molecules": ("molecules", "links", "papers"),
+}
+
+
+def write_text_graph(
+    folder: Path,
+    *,
+    n_per_class: int = 20,
+    split: bool = False,
+    features: bool = False,
+    change: Callable[[list[dict[str, str]], list[tuple[str, str]]], None] | None = None,
+    seed: int = 0,
+) -> Path:
+    """A folder with a graph of three classes whose texts and links tell them apart, but not without fail.
+
+    Args:
+      split: add a column with 8 training, 6 validation and 6 test nodes of every 20 of a class.
+      features: add ``features.npz``, counts of words.
+      change: edits the rows of both tables before they are written.
+    """
+    random = np.random.default_rng(seed)
+    everything = [word for topic in TOPICS.values() for word in topic]
+    nodes, edges = [], []
+    for i in range(3 * n_per_class):
+        label = list(TOPICS)[i % 3]
+        own = random.choice(TOPICS[label], size=4).tolist() + random.choice(everything, size=3).tolist()
+        part = ("train",) * 8 + ("valid",) * 6 + ("test",) * 6
+        row = {
+            "node": f"n{i}",
+            "title": " ".join(own[:2]),
+            "abstract": " ".join(random.permutation(own)),
+            "label": label,
+        }
+        nodes.append(row | ({"split": part[i // 3 % 20]} if split else {}))
+        for _ in range(2):
+            same = 3 * int(random.integers(n_per_class)) + i % 3
+            other = same if random.random() < 0.8 else int(random.integers(3 * n_per_class))
+            edges.append((f"n{i}", f"n{other}"))
+    if change is not None:
+        change(nodes, edges)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "nodes.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(nodes[0]))
+        writer.writeheader()
+        writer.writerows(nodes)
+    with open(folder / "edges.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("src", "dst"), *edges])
+    if features:
+        counts = [[row["abstract"].split().count(word) for word in everything] for row in nodes]
+        np.savez(folder / "features.npz", features=np.array(counts, np.float32))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_graph_folder() -> Callable[..., Path]:
+    """Writes a text graph: ``text_graph_folder(folder, split=True, …)``."""
+    return write_text_graph
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory) -> Iterator[Path]:
+    """The user's cache folder is an empty one, which stays for all tests of a file; nothing is compiled for speed."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    folder = tmp_path_factory.mktemp("cache")
+    options = {
+        "jax_compilation_cache_dir": str(folder / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in options}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        for name, value in options.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield folder
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()

@@ -1,0 +1,230 @@
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from rich.console import Console
+
+from jaxgkd import cli
+from jaxgkd.recipes import lingugkd
+from jaxgkd.recipes.lingugkd import LinguGKD
+from jaxgkd.training.checkpoint import load_tree
+from jaxgkd.training.summary import check_summary
+
+SMALL = {
+    "epochs": 10,
+    "width": 8,
+    "hops": 1,
+    "seeds": 2,
+    "folds": 2,
+    "max_tokens": 24,
+    "parts": 8,
+    "aligned_nodes": 16,
+}
+STUDENTS = ("student_alone", "student_distilled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(own_cache):
+    return own_cache
+
+
+@pytest.fixture(scope="module")
+def run(bert_folder):
+    """The exit code of a run on the command line; flags and changed settings come last."""
+
+    def run(data, out, *flags, **changed) -> int:
+        words = ["run", "lingugkd", "--data", str(data), "--teacher", str(bert_folder), "--out", str(out)]
+        for name, value in (SMALL | changed).items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        return cli.main([*words, *flags])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def watched(run):
+    """A run that has to succeed, and what it hands over for the summary: splits, rows, heads."""
+
+    def watched(data, out, *flags, **changed):
+        seen = {}
+        with pytest.MonkeyPatch.context() as patch:
+            write_run = lingugkd.write_run
+            patch.setattr(lingugkd, "write_run", lambda *a, **given: (seen.update(given), write_run(*a, **given)))
+            assert run(data, out, *flags, **changed) == 0
+        return seen
+
+    return watched
+
+
+@pytest.fixture(scope="module")
+def data(text_graph_folder, tmp_path_factory):
+    return text_graph_folder(tmp_path_factory.mktemp("data") / "topics", split=True)
+
+
+@pytest.fixture(scope="module")
+def first(watched, data, tmp_path_factory):
+    """A finished run, and what it handed over."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    return out, watched(data, out, split="public")
+
+
+def summary_of(out: Path) -> dict:
+    summary = json.loads((out / "summary.json").read_text())
+    check_summary(summary, out / "summary.json")
+    return summary
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_same_students(one: Path, other: Path, names=STUDENTS):
+    """Weights, validation curves and chosen epochs are equal bit by bit."""
+    for name in names:
+        trees = [load_tree(out / "checkpoints" / name) for out in (one, other)]
+        for tree in trees:
+            tree.pop("seconds")
+        jax.tree.map(np.testing.assert_array_equal, *trees)
+
+
+def test_a_run_leaves_all_files_and_a_summary_that_keeps_the_contract(first):
+    out, seen = first
+    summary = summary_of(out)
+    assert summary["seeds"] == [0, 1]
+    assert summary["data"]["name"] == "topics"
+    assert summary["data"]["split"] == "public"
+    assert set(summary["results"]) == {"teacher", *STUDENTS}
+    for name in ("config.json", "environment.json", "metrics.jsonl", "predictions.npz", "vocabulary.json", "report.md"):
+        assert (out / name).stat().st_size > 0, name
+    assert {path.name for path in (out / "splits").iterdir()} == {"seed-0.json", "seed-1.json"}
+    figures = list((out / "figures").glob("*.png"))
+    assert {"results.png", "learning_curves.png", "confusion.png"} <= {path.name for path in figures}
+    for path in figures:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size > 5000
+        assert f"figures/{path.name}" in (out / "report.md").read_text()
+    with np.load(out / "predictions.npz", allow_pickle=False) as predictions:
+        for name in ("teacher", *STUDENTS):
+            predicted = predictions[f"pred/{name}"]
+            right = [float(np.mean((predicted[i] == predictions["labels"])[seen["splits"].test[i]])) for i in (0, 1)]
+            assert summary["results"][name]["test"] == pytest.approx(right)
+
+
+def test_a_folder_in_use_is_refused_and_a_finished_run_stays_as_it_is(first, run, data, capsys):
+    out, _ = first
+    before = files_of(out)
+    assert run(data, out, split="public") == 2
+    assert capsys.readouterr().err == (
+        f"jaxgkd: {out}: the folder is not empty; choose another --out, or add --resume to continue it.\n"
+    )
+    assert run(data, out, "--resume", split="public") == 0
+    assert files_of(out) == before
+    assert run(data, out, "--resume", split="public", epochs=12) == 2
+    assert "field 'epochs': the run there was started with 10, not 12" in capsys.readouterr().err
+    assert files_of(out) == before
+
+
+def test_a_run_that_was_broken_off_is_continued_to_the_same_result(first, run, data, tmp_path):
+    whole, again = first[0], tmp_path / "again"
+    shutil.copytree(whole, again)
+    (again / "summary.json").unlink()
+    shutil.rmtree(again / "checkpoints" / "student_distilled")
+    kept = files_of(again / "checkpoints" / "student_alone")
+    assert run(data, again, "--resume", split="public") == 0
+    assert files_of(again / "checkpoints" / "student_alone") == kept
+    assert_same_students(whole, again)
+    results = [summary_of(out)["results"] for out in (whole, again)]
+    for row in ("teacher", *STUDENTS):
+        for field in ("valid", "test", "per_class"):
+            assert results[0][row][field] == results[1][row][field]
+
+
+def test_labels_of_test_nodes_change_nothing_but_the_score(first, watched, text_graph_folder, tmp_path):
+    def swap_labels(nodes, edges):
+        tested = [row for row in nodes if row["split"] == "test"]
+        for row, label in zip(tested, [*(row["label"] for row in tested[1:]), tested[0]["label"]], strict=True):
+            row["label"] = label
+
+    other = text_graph_folder(tmp_path / "topics", split=True, change=swap_labels)
+    out, seen = first
+    swapped = watched(other, tmp_path / "out", split="public")
+    assert (seen["graph"].labels != swapped["graph"].labels).sum() == seen["splits"].test[0].sum()
+    np.testing.assert_array_equal(seen["heads"].log_probs, swapped["heads"].log_probs)
+    assert_same_students(out, tmp_path / "out")
+    before, after = (summary_of(folder)["results"] for folder in (out, tmp_path / "out"))
+    for row in ("teacher", *STUDENTS):
+        assert before[row]["valid"] == after[row]["valid"]
+        assert before[row]["test"] != after[row]["test"]
+
+
+def test_an_inductive_student_learns_nothing_from_test_nodes(watched, text_graph_folder, tmp_path):
+    # Without dropout, whose random bits are dealt out over all features that there are.
+    options = {"split": "inductive", "terms": "soft", "dropout": 0.0}
+    seen = watched(text_graph_folder(tmp_path / "one" / "topics", features=True), tmp_path / "a", **options)
+    changed = f"n{np.flatnonzero(seen['splits'].test.all(axis=0))[0]}"
+
+    def rewrite(nodes, edges):
+        """A node that every seed tests gets another text, other features and other links."""
+        for row in nodes:
+            if row["node"] == changed:
+                row["title"], row["abstract"] = "papers", "papers from papers"
+        for i, (src, dst) in enumerate(edges):
+            if changed in (src, dst):
+                edges[i] = (changed, f"n{i % len(nodes)}")
+
+    other = text_graph_folder(tmp_path / "two" / "topics", features=True, change=rewrite)
+    again = watched(other, tmp_path / "b", **options)
+    assert seen["graph"].sha256 != again["graph"].sha256
+    assert not np.array_equal(seen["splits"].senders, again["splits"].senders)
+    assert_same_students(tmp_path / "a", tmp_path / "b", names=["student_alone"])
+
+
+def test_without_labels_the_true_ones_only_score(watched, data, tmp_path):
+    seen = watched(data, tmp_path / "out", "--label-free", split="public")
+    splits, true = seen["splits"], seen["graph"].labels
+    assert summary_of(tmp_path / "out")["data"]["split"] == "public, no labels"
+    supervised = splits.train | splits.valid
+    assert not (supervised & splits.test).any()
+    # An untrained language model errs, so training on its guesses shows.
+    assert (splits.labels != true)[supervised].any()
+    np.testing.assert_array_equal(splits.labels[splits.test], np.broadcast_to(true, splits.test.shape)[splits.test])
+
+
+def test_few_labels_and_a_student_without_edges(watched, data, tmp_path):
+    seen = watched(data, tmp_path / "out", shots=2, student="mlp", positions=3, terms="soft")
+    assert (seen["splits"].train.sum(axis=1) == 6).all()
+    summary = summary_of(tmp_path / "out")
+    assert summary["data"]["split"] == "60-20-20, 2 labels a class"
+    assert summary["student"]["name"] == "MLP"
+
+
+def test_the_published_protocol_selects_on_test_nodes_and_says_so(watched, data, tmp_path):
+    seen = watched(data, tmp_path / "out", split="public", protocol="paper")
+    np.testing.assert_array_equal(seen["splits"].valid, seen["splits"].test)
+    assert seen["heads"].settings.folds == 1
+    summary = summary_of(tmp_path / "out")
+    assert summary["protocol"] == "paper"
+    assert summary["results"]["student_alone"]["valid"] == summary["results"]["student_alone"]["test"]
+    assert any("its figures are too high" in note for note in summary["notes"])
+
+
+def test_an_optimizer_of_the_users_own_is_used(data, bert_folder, tmp_path):
+    config = LinguGKD(
+        data=str(data),
+        teacher=str(bert_folder),
+        out=tmp_path / "out",
+        split="public",
+        norm="none",
+        terms=("soft",),
+        **SMALL,
+    )
+    lingugkd.run(config, Console(quiet=True), optimizer=lambda settings: optax.sgd(0.0 * settings["learning_rate"]))
+    for name in STUDENTS:
+        tree = load_tree(tmp_path / "out" / "checkpoints" / name)
+        # Steps of length 0 leave the first weights, so that no epoch is better than the first that is evaluated.
+        assert (tree["best_epoch"] == 2).all()
+        np.testing.assert_array_equal(tree["curves"]["valid_loss"], tree["curves"]["valid_loss"][:, :1].repeat(5, 1))
