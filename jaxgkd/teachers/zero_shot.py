@@ -35,12 +35,13 @@ def zero_shot_probabilities(
         max_tokens=min(64, encoder.model.max_tokens),
         progress=False,
     )
-    nodes, classes = (_centred(values) for values in (features.states[:, 0], store.as_array()[:, 0]))
+    # Features have length 1 before their mean is taken off, so what was read of the names needs it too.
+    read = _unit(store.as_array()[:, 0])
+    nodes, classes = (_unit(states - states.mean(axis=0)) for states in (features.states[:, 0], read))
     scores = nodes @ classes.T / temperature
     scores -= scores.max(axis=1, keepdims=True)
     return np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
 
 
-def _centred(values: np.ndarray) -> np.ndarray:
-    values = values - values.mean(axis=0)
+def _unit(values: np.ndarray) -> np.ndarray:
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
