@@ -13,7 +13,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from jaxgkd.errors import JaxgkdError
+from jaxgkd.errors import ConfigError, JaxgkdError
 
 USAGE = """usage: jaxgkd COMMAND …
 
@@ -101,6 +101,8 @@ def _report(arguments: list[str]) -> None:
     from jaxgkd.report import compare_table, write_report
 
     runs = tyro.cli(Report, prog="jaxgkd report", args=arguments).runs
+    if not runs:
+        raise ConfigError("no run is named", mend="give folders that `jaxgkd run` wrote")
     pages = [write_report(run) for run in runs]
     if len(runs) > 1:
         print(compare_table(runs))

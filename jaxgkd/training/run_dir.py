@@ -35,17 +35,8 @@ class RunDirectory:
           ConfigError: the folder is not empty and ``resume`` is off, it belongs to a run with other settings, or it
             cannot be written to.
         """
+        check_folder(path, resume=resume)
         self.path = path
-        try:
-            used = path.is_dir() and any(path.iterdir())
-        except OSError as error:
-            raise ConfigError(
-                f"the folder cannot be read ({error.strerror})", file=path, mend="choose another --out"
-            ) from error
-        if used and not resume:
-            raise ConfigError(
-                "the folder is not empty", file=path, mend="choose another --out, or add --resume to continue it"
-            )
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -108,6 +99,37 @@ class RunDirectory:
                     field=field,
                     mend="resume it with the settings it was started with, or choose another --out",
                 )
+
+
+def check_folder(path: Path, *, resume: bool) -> bool:
+    """Whether there is something to continue in a run's folder; finds out what would be refused, and makes nothing.
+
+    Args:
+      path: the folder of a run.
+      resume: a folder that is not empty may be continued.
+
+    Raises:
+      ConfigError: the folder is not empty and ``resume`` is off, or it could not be made or written to.
+    """
+    mend = "choose another --out"
+    try:
+        used = path.is_dir() and any(path.iterdir())
+    except OSError as error:
+        raise ConfigError(f"the folder cannot be read ({error.strerror})", file=path, mend=mend) from error
+    if used and not resume:
+        raise ConfigError(
+            "the folder is not empty", file=path, mend="choose another --out, or add --resume to continue it"
+        )
+    above = path.absolute()
+    while not (above.exists() or above.is_symlink()):
+        above = above.parent
+    try:
+        # Rights alone do not tell: some file systems refuse whoever asks.
+        with tempfile.TemporaryFile(dir=above):
+            return used
+    except OSError as error:
+        what = "written to" if path.is_dir() else "made"
+        raise ConfigError(f"the folder cannot be {what} ({error.strerror})", file=path, mend=mend) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -1,0 +1,227 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+import jaxgkd
+from jaxgkd import cli
+
+RUN_FLAGS = ("--data", "--teacher", "--student", "--split", "--shots", "--label-free", "--out", "--resume", "--smoke")
+
+
+def exit_code(*words) -> int:
+    """Of the command line, whether it returns or leaves."""
+    try:
+        return cli.main(list(words))
+    except SystemExit as left:
+        return left.code
+
+
+@pytest.fixture(autouse=True)
+def no_data_folder(monkeypatch, own_cache):
+    monkeypatch.delenv("JAXGKD_DATA", raising=False)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_without_a_command_all_are_listed(words, capsys):
+    assert exit_code(*words) == (0 if words else 2)
+    shown = capsys.readouterr().out
+    for command in ("run RECIPE", "report RUN", "data list", "data check"):
+        assert f"jaxgkd {command}" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["run", "--help"], ("lingugkd",)),
+        (["run", "lingugkd", "--help"], RUN_FLAGS),
+        (["report", "--help"], ("Folders of finished runs",)),
+        (["data", "--help"], ("list", "check")),
+        (["data", "list", "--help"], ()),
+        (["data", "check", "--help"], ("name of a data set", "--text-columns", "--label")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_every_command_explains_its_flags(words, wanted, capsys):
+    assert exit_code(*words) == 0
+    shown = capsys.readouterr().out
+    for each in wanted:
+        assert each in shown
+
+
+def test_every_flag_of_the_recipe_has_a_sentence_of_help():
+    import dataclasses
+    import inspect
+
+    from jaxgkd.recipes.lingugkd import LinguGKD
+
+    lines = [line.strip() for line in inspect.getsource(LinguGKD).splitlines()]
+    for field in dataclasses.fields(LinguGKD):
+        i = next(i for i, line in enumerate(lines) if line.startswith(f"{field.name}:"))
+        assert lines[i + 1].startswith('"""'), field.name
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["fly"], "'fly'"),
+        (["run", "fly"], "'fly'"),
+        (["data", "fly"], "'fly'"),
+    ],
+)
+def test_what_is_not_there_is_named_with_what_is(words, named, capsys):
+    assert exit_code(*words) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.count("\n") == 1
+    assert named in error
+    assert "choose from" in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run"],
+        ["data"],
+        ["report"],
+        ["run", "lingugkd", "--no-such-flag", "1"],
+        ["run", "lingugkd", "--epochs", "many"],
+        ["run", "lingugkd", "--student", "perceptron"],
+        ["data", "check"],
+    ],
+    ids=" ".join,
+)
+def test_flags_that_cannot_be_used_leave_with_2(words, capsys):
+    assert exit_code(*words) == 2
+    out, error = capsys.readouterr()
+    assert out or error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--seeds", "0"], "field '--seeds'"),
+        (["--search-seeds", "0"], "field '--search-seeds'"),
+        (["--terms", "soft", "soft"], "field '--terms'"),
+        (["--student", "gat", "--width", "6"], "field '--width'"),
+        (["--label-free", "--shots", "2"], "field '--label-free'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_settings_that_contradict_are_one_sentence(words, named, capsys, tmp_path):
+    assert exit_code("run", "lingugkd", "--out", str(tmp_path / "out"), *words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert named in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_version_is_the_packages(capsys):
+    assert exit_code("--version") == 0
+    assert capsys.readouterr().out == f"{jaxgkd.__version__}\n"
+
+
+def test_the_help_of_the_program_itself_loads_no_library():
+    code = (
+        "import sys; from jaxgkd import cli; assert cli.main(['--help']) == 0; "
+        "heavy = {'jax', 'flax', 'transformers', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_data_sets_are_listed_with_those_of_the_data_folder(monkeypatch, capsys, tmp_path):
+    assert exit_code("data", "list") == 0
+    assert capsys.readouterr().out.split()[0] == "scipy-docs"
+    (tmp_path / "text" / "my-graph").mkdir(parents=True)
+    monkeypatch.setenv("JAXGKD_DATA", str(tmp_path))
+    assert exit_code("data", "list") == 0
+    assert "my-graph" in capsys.readouterr().out.split()
+
+
+def test_a_folder_is_checked_and_counted(text_graph_folder, tmp_path, capsys):
+    assert exit_code("data", "check", str(text_graph_folder(tmp_path / "topics", split=True))) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["name"] == "topics"
+    assert lines["nodes"] == "60"
+    assert lines["class sizes"] == "graph 20, molecules 20, student 20"
+    assert lines["given split"] == "True"
+    assert "dropped" in lines["notes"]
+
+
+def test_columns_are_chosen_by_flags(text_graph_folder, tmp_path, capsys):
+    def rename(nodes, edges):
+        for row in nodes:
+            row["topic"] = row.pop("label")
+            row["summary"] = row.pop("abstract")
+
+    folder = text_graph_folder(tmp_path / "topics", change=rename)
+    assert exit_code("data", "check", str(folder)) == 2
+    assert "there is no column 'label'" in capsys.readouterr().err
+    assert exit_code("data", "check", str(folder), "--label", "topic", "--text-columns", "summary") == 0
+    assert "labelled: 60" in capsys.readouterr().out
+
+
+def test_a_broken_folder_is_one_sentence_with_file_and_row(text_graph_folder, tmp_path, capsys):
+    def lose(nodes, edges):
+        edges[4] = ("n1", "n999")
+
+    folder = text_graph_folder(tmp_path / "topics", change=lose)
+    assert exit_code("data", "check", str(folder)) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.count("\n") == 1
+    assert f"{folder / 'edges.csv'}, row 6, field 'dst': there is no node 'n999'" in error
+
+
+def test_a_report_is_written_again(run_directory, capsys):
+    folder = run_directory()
+    assert exit_code("report", str(folder)) == 0
+    assert capsys.readouterr().out == f"report: {folder / 'report.md'}\n"
+    assert (folder / "report.md").read_text().startswith("# ")
+    assert list((folder / "figures").glob("*.png"))
+
+
+def test_several_runs_are_compared_in_one_table(run_directory, capsys):
+    one, two = run_directory("one"), run_directory("two", metrics={}, predictions={})
+    assert exit_code("report", str(one), str(two)) == 0
+    shown = capsys.readouterr().out
+    assert "| " in shown
+    assert shown.count("report: ") == 2
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "unfinished", "broken"])
+def test_a_folder_that_is_no_finished_run_is_one_sentence(kind, run_directory, tmp_path, capsys):
+    folder = tmp_path / "other"
+    if kind != "missing":
+        folder.mkdir()
+    if kind == "unfinished":
+        (folder / "config.json").write_text("{}")
+    if kind == "broken":
+        folder = run_directory()
+        summary = json.loads((folder / "summary.json").read_text())
+        del summary["results"]["student_alone"]
+        (folder / "summary.json").write_text(json.dumps(summary))
+    assert exit_code("report", str(folder)) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.count("\n") == 1
+    assert str(folder) in error
+
+
+def test_a_loss_that_is_not_finite_and_an_interruption_are_sentences(monkeypatch, capsys):
+    for error, code, said in (
+        (FloatingPointError("the loss of run 0 is not finite at epoch 3"), 2, "epoch 3; lower --learning-rate"),
+        (KeyboardInterrupt(), 130, "--resume"),
+    ):
+
+        def fail(arguments, error=error):
+            raise error
+
+        monkeypatch.setattr(cli, "_data", fail)
+        assert exit_code("data", "list") == code
+        shown = capsys.readouterr().err
+        assert shown.count("\n") == 1
+        assert said in shown
