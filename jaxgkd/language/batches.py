@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 
 from jaxgkd.errors import ConfigError, DataError
 
@@ -40,7 +41,7 @@ def check_batch(input_ids: Array, attention_mask: Array, *, vocabulary_size: int
     if not jnp.issubdtype(input_ids.dtype, jnp.integer):
         raise DataError(f"token ids are {input_ids.dtype}, not whole numbers", mend="pass the tokenizer's ids")
     check_width(input_ids.shape[1], max_tokens)
-    if not isinstance(input_ids, jax.core.Tracer):
+    if not isinstance(input_ids, Tracer):
         ids = np.asarray(input_ids)
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= vocabulary_size:

@@ -135,7 +135,7 @@ def load(path_or_id: str | PathLike[str], dtype: DTypeLike | None = None) -> Lan
         wanted = jnp.dtype(jnp.float32 if dtype is None else dtype)
     except TypeError:
         wanted = None
-    if wanted not in (jnp.float32, jnp.bfloat16):
+    if wanted is None or wanted not in (jnp.float32, jnp.bfloat16):
         raise ConfigError(f"models do not run in {dtype}", field="dtype", mend="choose float32 or bfloat16")
     folder = resolve(path_or_id)
     family, config = read_config(folder)

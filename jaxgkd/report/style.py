@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 WIDTH = 6.0  # inches; at 150 dots an inch this is the width of a README column
 HEIGHT = 3.8
@@ -159,13 +160,12 @@ def new_axes(title: str, subtitle: str = "", *, height: float = HEIGHT) -> tuple
     subtitle_height = len(subtitle_lines) * _SUBTITLE_SIZE * 1.3 / 72
     block = _MARGIN + title_height + 0.05 + subtitle_height + 0.1
     total = height - 0.4 + block
-    figure = Figure(figsize=(WIDTH, total), dpi=DPI, layout="constrained")
+    side = _MARGIN / WIDTH
+    rect = (side, _MARGIN / total, 1 - 2 * side, 1 - (block + _MARGIN) / total)
+    layout = ConstrainedLayoutEngine(rect=rect, w_pad=0, h_pad=0)
+    figure = Figure(figsize=(WIDTH, total), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    side = _MARGIN / WIDTH
-    figure.get_layout_engine().set(  # pyright: ignore[reportOptionalMemberAccess]
-        rect=(side, _MARGIN / total, 1 - 2 * side, 1 - (block + _MARGIN) / total), w_pad=0, h_pad=0
-    )
     top = 1 - _MARGIN / total
     figure.text(side, top, "\n".join(title_lines), size=_TITLE_SIZE, weight="bold", va="top", linespacing=1.25)
     if subtitle_lines:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -338,7 +338,7 @@ def _states_function(model: PoolingModel, manifest: Manifest) -> Callable[[np.nd
     @jax.jit
     def pooled(state: nnx.State, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
         states = nnx.merge(graphdef, state).pooled_states(
-            input_ids, attention_mask, layers=manifest.layers, pooling=manifest.pooling
+            input_ids, attention_mask, layers=manifest.layers, pooling=cast(Pooling, manifest.pooling)
         )
         return states.astype(manifest.dtype)
 
