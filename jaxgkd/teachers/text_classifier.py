@@ -9,7 +9,7 @@ epoch with the best validation accuracy are kept, epoch 0 being the fitted head 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxgkd.errors import ConfigError
 from jaxgkd.language import Encoder, pool
@@ -218,7 +219,7 @@ class _Schedule(NamedTuple):
 
 
 def _optimizer(schedule: _Schedule) -> optax.GradientTransformation:
-    def rate(step: Array) -> Array:
+    def rate(step: ArrayLike) -> Array:
         warm = jnp.maximum(schedule.warmup * schedule.steps, 1.0)
         falling = (schedule.steps - step) / jnp.maximum(schedule.steps - warm, 1.0)
         return schedule.learning_rate * jnp.minimum((step + 1) / warm, falling)
@@ -288,7 +289,8 @@ def _probe(features: Array, labels: Array, seen: Array, valid: Array, n_classes:
             return (optax.apply_updates(params, updates), moments), None
 
         start = (jnp.zeros((features.shape[1], n_classes)), jnp.zeros(n_classes))
-        return jax.lax.scan(step, (start, optimizer.init(start)), length=PROBE_STEPS)[0][0]
+        (params, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=PROBE_STEPS)
+        return cast(tuple[Array, Array], params)
 
     heads = jax.vmap(fitted)(jnp.asarray(PENALTIES))
     best = jnp.argmin(jax.vmap(errors)(heads) @ (valid / valid.sum()))

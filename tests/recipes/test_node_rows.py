@@ -26,10 +26,9 @@ def compiled_once(own_cache):
 @pytest.fixture(scope="module")
 def problem(text_graph_folder, tmp_path_factory):
     """Arguments of `train_row` that all tests share."""
-    folder = tmp_path_factory.mktemp("data")
-    graph = load_text_graph(text_graph_folder(folder / "topics"))
+    graph = load_text_graph(text_graph_folder(tmp_path_factory.mktemp("data") / "topics"))
     splits = draw_splits(graph, "60-20-20", SEEDS)
-    inputs = student_inputs(graph, splits, folder)
+    inputs, _ = student_inputs(graph, splits)
     nodes, layout = from_edges(inputs, splits.senders, splits.receivers, splits.n_rows)
     return {
         "make": lambda key: make_student("mlp", inputs.shape[1], 8, 1, 3, key),

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from jaxgkd.report import console_table, write_report
 from jaxgkd.report.run_directory import read_run
 from jaxgkd.teachers.heads import HeadOutput, HeadSettings
 from jaxgkd.training.run_dir import RunDirectory
+from jaxgkd.training.summary import STUDENTS
 
 SEEDS = [0, 4]
 COST = {"teacher_parameters": 1000, "teacher_ms_per_item": 2.5, "extract_seconds": 3.0}
@@ -140,3 +142,19 @@ def test_how_soon_a_row_is_as_good_as_the_plain_student_ever_is(graph):
     assert epochs_to_reach(alone, alone) == [4, 2]
     better = make_row(answers, valid=((0.7, 0.6, 0.8), (0.1, 0.2, 0.3)))
     assert epochs_to_reach(better, alone) == [2, None]
+
+
+def test_a_class_that_is_not_tested_has_no_score(graph, tmp_path):
+    """Nothing is not 0 % right."""
+    splits = draw_splits(graph, "60-20-20", SEEDS)
+    test = splits.test & (graph.labels != 2)
+    splits = replace(splits, test=test)
+    rows = {name: make_row(probabilities(graph, splits, np.zeros_like(test))) for name in STUDENTS}
+    heads = HeadOutput(np.zeros((2, 60, 3), np.float32), {"w": np.zeros((2, 3))}, HeadSettings(folds=2))
+    run_dir = RunDirectory(tmp_path / "run", {"class_names": list(graph.class_names)}, resume=False)
+    names = dict.fromkeys(("teacher", *STUDENTS), "a row")
+    given = {"labels": names, "heads": heads, "describe": DESCRIBE, "cost": COST, "notes": []}
+    write_run(run_dir, graph=graph, splits=splits, rows=rows, **given)
+    results = read_run(run_dir.path).summary["results"]
+    assert results["student_alone"]["per_class"] == [[1.0, 1.0, None]] * 2
+    assert write_report(run_dir.path).exists()
