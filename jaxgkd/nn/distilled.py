@@ -44,7 +44,7 @@ class Objective:
     terms: tuple[str, ...] = ("soft", "local", "global")
     layer_weighting: Weighting = "softmax"
     term_weighting: Weighting = "fixed"
-    aligned_nodes: int = 512
+    aligned_nodes: int = 256
 
 
 class DistilledStudent(nnx.Module):

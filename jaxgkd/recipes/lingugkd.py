@@ -10,6 +10,7 @@
 4. Both are scored once on the test nodes: same splits, seeds, inputs and number of settings tried.
 """
 
+import hashlib
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,12 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jraph import GraphsTuple
 from rich.console import Console
 
 from jaxgkd.data import registry
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.errors import ConfigError
-from jaxgkd.graphs import from_edges
+from jaxgkd.graphs import MixedRows, SparseRows, build_layout, from_edges
 from jaxgkd.nn.alignment import Alignment
 from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, Weighting, distillation_loss
 from jaxgkd.nn.encoders import make_student
@@ -33,11 +35,20 @@ from jaxgkd.recipes.node_rows import Budget, Row, train_row
 from jaxgkd.recipes.node_splits import NodeSplits, draw_splits, pseudo_labelled
 from jaxgkd.recipes.node_summary import milliseconds_of_heads, write_run
 from jaxgkd.recipes.student_inputs import student_inputs
-from jaxgkd.teachers.heads import HeadOutput, HeadSettings, fit_heads
-from jaxgkd.teachers.hops import HopFeatures, TextEncoder, hop_features, hop_prompts, milliseconds_per_node
+from jaxgkd.teachers.heads import HeadEnsemble, HeadOutput, HeadSettings, fit_heads
+from jaxgkd.teachers.hops import (
+    HopFeatures,
+    TextEncoder,
+    hop_features,
+    hop_prompts,
+    leading_directions,
+    milliseconds_per_node,
+)
 from jaxgkd.teachers.zero_shot import zero_shot_probabilities
+from jaxgkd.training.checkpoint import load_tree, save_tree
+from jaxgkd.training.compilation import cache_folder
 from jaxgkd.training.progress import progress_bar
-from jaxgkd.training.run_dir import RunDirectory
+from jaxgkd.training.run_dir import RunDirectory, check_folder
 from jaxgkd.training.search import Choice
 
 #: What the search draws from: the first three for every row, the others for a row with a teacher.
@@ -51,6 +62,22 @@ TEACHER_SPACE = {
     "temperature": Choice((1.0, 2.0)),
     "local": Choice((0.03, 0.1, 0.3)),
     "global": Choice((0.03, 0.1, 0.3)),
+}
+
+#: Directions of the hop features that heads read: nearly all of their variance at a quarter of the cost.
+HEAD_DIRECTIONS = 256
+
+LARGE = 1e9
+#: Smallest and largest value of every numeric setting.
+RANGES = {
+    **dict.fromkeys(
+        ("seeds", "hops", "width", "epochs", "search", "search_seeds", "folds", "max_tokens", "parts"), (1, LARGE)
+    ),
+    **dict.fromkeys(("shots", "positions", "aligned_nodes", "patience", "learning_rate", "weight_decay"), (0, LARGE)),
+    **dict.fromkeys(("label_strength", *(f"{term}_strength" for term in TERMS)), (0, LARGE)),
+    **dict.fromkeys(("temperature", "align_temperature"), (0.001, LARGE)),
+    "dropout": (0, 0.99),
+    "confidence": (0, 1),
 }
 
 
@@ -81,8 +108,8 @@ class LinguGKD:
     """Largest hop of the prompts, and the student's number of layers."""
     max_tokens: int = 128
     """Tokens of a prompt; longer texts are cut, and counted in the report."""
-    head: Literal["gcn", "sage", "mlp"] = "gcn"
-    """Head on the language model's features: a graph network, or an MLP that sees each node alone."""
+    heads: tuple[Literal["gcn", "gat", "sage", "gin", "mlp"], ...] = ("gcn", "sage")
+    """Heads on the language model's features, averaged: graph networks, or an MLP that sees each node alone."""
     folds: int = 5
     """Cross-fitting folds; 1 describes training nodes by a head that saw their labels."""
 
@@ -107,7 +134,7 @@ class LinguGKD:
     """Weights of the terms: as given below, or learned."""
     confidence: float = 0.9
     """Teacher probability from which an unlabelled node counts as of a class in the alignment."""
-    aligned_nodes: int = 512
+    aligned_nodes: int = 256
     """Nodes drawn each epoch for the alignment; 0 takes all."""
     parts: int = 128
     """Connected parts of the graph that the global alignment reads out."""
@@ -130,7 +157,7 @@ class LinguGKD:
     """Of Adam."""
     weight_decay: float = 5e-4
     """L2 penalty."""
-    dropout: float = 0.5
+    dropout: float = 0.6
     """Of the student's input and hidden states."""
     epochs: int = 200
     """At most."""
@@ -141,7 +168,7 @@ class LinguGKD:
     search_seeds: int = 3
     """Seeds that every try is trained with."""
     reference: bool = False
-    """Add a row: the same student on the language model's features instead of the shallow inputs."""
+    """Add a row: the same student on the language model's features of the texts instead of the shallow inputs."""
 
     out: Path | None = None
     """Folder of the run; by default runs/lingugkd-<data>-<time>."""
@@ -170,10 +197,9 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     console.print(f"{graph.name}: {graph.n_node:,} nodes, {graph.n_edge:,} edges, {len(graph.class_names)} classes")
     splits = draw_splits(graph, config.split, list(range(config.seeds)), shots=config.shots, protocol=config.protocol)
     out = config.out or Path("runs") / f"lingugkd-{graph.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run_dir = RunDirectory(out, _identity(config, graph), resume=config.resume)
-    if run_dir.finished:
+    settings = _identity(config, graph)
+    if check_folder(out, resume=config.resume) and RunDirectory(out, settings, resume=True).finished:
         return out
-    splits.save(run_dir.path)
 
     encoder = TextEncoder.load(config.teacher)
     features = hop_features(
@@ -187,9 +213,15 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     console.print(f"teacher features: {features.report['seconds']:.1f} s, kept in {features.folder}")
     if config.label_free:
         splits = pseudo_labelled(splits, zero_shot_probabilities(graph, features, encoder))
-    heads = _teach(config, graph, splits, features, run_dir, console)
+    inputs, vocabulary = student_inputs(graph, splits, positions=config.positions)
+    head_graph, _ = from_edges(_head_inputs(splits, features, inputs), splits.senders, splits.receivers, splits.n_rows)
+    heads = _teach(config, splits, features, head_graph, console)
 
-    inputs = student_inputs(graph, splits, run_dir.path, positions=config.positions)
+    # Made as late as this, data or a teacher that cannot be used leave nothing behind; what the teacher said is cached.
+    run_dir = RunDirectory(out, settings, resume=config.resume)
+    splits.save(run_dir.path)
+    if vocabulary is not None:
+        vocabulary.save(run_dir.path / "vocabulary.json")
     student_graph, layout = from_edges(inputs, splits.senders, splits.receivers, splits.n_rows)
     shared = {
         "graph": student_graph,
@@ -240,7 +272,7 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
         ),
     }
     if config.reference:
-        dense = jnp.asarray(splits.pad(features.states.reshape(graph.n_node, -1)))
+        dense = jnp.asarray(splits.pad(features.states[:, 0]))
         rows["student_on_embeddings"] = row(
             "student_on_embeddings",
             lambda key: student(key, dense.shape[1]),
@@ -249,7 +281,7 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
             shared=shared | {"graph": student_graph._replace(nodes=dense)},
         )
     prompts = hop_prompts(graph, encoder.tokenizer, hops=config.hops, max_tokens=config.max_tokens)
-    head_ms = milliseconds_of_heads(heads, *_head_graph(splits, features)) / graph.n_node
+    head_ms = milliseconds_of_heads(heads, head_graph, layout) / graph.n_node
     language_ms = milliseconds_per_node(encoder, prompts, max_tokens=config.max_tokens)
     write_run(
         run_dir,
@@ -262,14 +294,14 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
             "recipe": "lingugkd",
             "protocol": config.protocol,
             "teacher": {
-                "name": f"{encoder.name} + {config.head.upper()} heads",
+                "name": _labels(config, encoder.name)["teacher"],
                 "weights_sha256": encoder.weights_hash,
             },
             "student": {"name": config.student.upper(), "width": config.width, "layers": config.hops},
             "split": _split_name(config),
         },
         cost={
-            "teacher_parameters": encoder.model.n_parameters + heads.parameters * heads.n_heads,
+            "teacher_parameters": encoder.model.n_parameters + heads.parameters,
             "teacher_ms_per_item": language_ms + head_ms,
             "extract_seconds": features.report["seconds"],
         },
@@ -281,7 +313,7 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
 def _labels(config: LinguGKD, teacher: str) -> dict[str, str]:
     kind = config.student.upper()
     return {
-        "teacher": f"{teacher} + {config.head.upper()} heads",
+        "teacher": f"{teacher} + {' and '.join(kind.upper() for kind in config.heads)}",
         "student_alone": f"{kind} alone",
         "student_distilled": f"{kind} distilled",
         "student_on_embeddings": f"{kind} on the teacher's features",
@@ -310,9 +342,12 @@ def _notes(config: LinguGKD, graph: TextGraph, features: HopFeatures, seconds: f
 
 
 def _check(config: LinguGKD) -> None:
-    for field in ("seeds", "hops", "width", "epochs", "search", "search_seeds", "folds", "max_tokens"):
-        if getattr(config, field) < 1:
-            raise ConfigError("the value is below 1", field=f"--{field.replace('_', '-')}", mend="give 1 or more")
+    for field, (low, high) in RANGES.items():
+        if not low <= (value := getattr(config, field)) <= high:
+            mend = f"give {low} or more" if high == LARGE else f"give {low} to {high}"
+            raise ConfigError(f"the value is {value}", field=f"--{field.replace('_', '-')}", mend=mend)
+    if len(set(config.heads)) != len(config.heads) or not config.heads:
+        raise ConfigError("a head is named twice or none is named", field="--heads", mend="name each kind once")
     if len(set(config.terms)) != len(config.terms) or not config.terms:
         raise ConfigError(
             "a term is named twice or none is named", field="--terms", mend=f"choose from {', '.join(TERMS)}"
@@ -357,37 +392,48 @@ def _identity(config: LinguGKD, graph: TextGraph) -> dict[str, Any]:
 
 
 def _teach(
-    config: LinguGKD,
-    graph: TextGraph,
-    splits: NodeSplits,
-    features: HopFeatures,
-    run_dir: RunDirectory,
-    console: Console,
-) -> HeadOutput:
+    config: LinguGKD, splits: NodeSplits, features: HopFeatures, head_graph: GraphsTuple, console: Console
+) -> HeadEnsemble:
     """Class probabilities of every node for every seed."""
-    head_graph, layout = _head_graph(splits, features)
     folds = 1 if config.protocol == "paper" else config.folds
-    settings = HeadSettings(kind=config.head, folds=folds, epochs=min(100, config.epochs))
     runs = splits.run_data("none")
-    with progress_bar(console, f"teacher heads: {folds} folds × {len(splits.seeds)} seeds", settings.epochs) as tick:
-        return fit_heads(
-            head_graph,
-            layout,
-            splits.labels,
-            splits.train,
-            splits.valid,
-            len(graph.class_names),
-            settings,
-            splits.seeds,
-            train_layouts=runs.get("train_layout"),
-            train_nodes=splits.visible if "train_layout" in runs else None,
-            on_progress=tick,
-        )
+    members = []
+    for kind in config.heads:
+        settings = HeadSettings(kind=kind, folds=folds, epochs=min(100, config.epochs))
+        folder = cache_folder() / "heads" / _head_key(features, splits, settings, config.positions)
+        if not folder.is_dir():
+            title = f"teacher heads ({kind}): {folds} folds × {len(splits.seeds)} seeds"
+            with progress_bar(console, title, settings.epochs) as tick:
+                output = fit_heads(
+                    head_graph,
+                    build_layout(splits.senders, splits.receivers, splits.n_rows),
+                    splits.labels,
+                    splits.train,
+                    splits.valid,
+                    splits.n_classes,
+                    settings,
+                    splits.seeds,
+                    train_layouts=runs.get("train_layout"),
+                    train_nodes=splits.visible if "train_layout" in runs else None,
+                    on_progress=tick,
+                )
+            save_tree(folder, {"log_probs": output.log_probs, "first_heads": output.first_heads})
+        saved = load_tree(folder)
+        members.append(HeadOutput(saved["log_probs"], saved["first_heads"], settings))
+    return HeadEnsemble(tuple(members))
 
 
-def _head_graph(splits: NodeSplits, features: HopFeatures):
-    flat = jnp.asarray(splits.pad(features.states.reshape(len(features.states), -1)))
-    return from_edges(flat, splits.senders, splits.receivers, splits.n_rows)
+def _head_key(features: HopFeatures, splits: NodeSplits, settings: HeadSettings, positions: int) -> str:
+    """Name of what heads were fitted to and how: students of every kind that share it share the teacher."""
+    digest = hashlib.sha256(f"3 {features.folder.name} {settings} {splits.seeds} {positions}".encode())
+    for array in (splits.labels, splits.train, splits.valid, splits.visible):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _head_inputs(splits: NodeSplits, features: HopFeatures, inputs: SparseRows) -> MixedRows:
+    """What a head reads: the leading directions of the language model's features beside what the student sees."""
+    return MixedRows(jnp.asarray(splits.pad(leading_directions(features.states, HEAD_DIRECTIONS))), inputs)
 
 
 def _taught(config: LinguGKD, splits: NodeSplits, log_probs: np.ndarray) -> dict[str, Array]:

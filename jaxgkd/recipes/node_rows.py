@@ -135,7 +135,7 @@ def train_row(
     first = jax.tree.map(lambda leaf: leaf[0], run_data)
     one = jax.eval_shape(problem.init, jax.random.key(0), first)
     several = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(seeds), *leaf.shape), leaf.dtype), one)
-    params, rest = from_leaves(saved["state"], several)
+    state = from_leaves(saved["state"], several)
     graphdef = graphdef_of(make)
 
     @jax.jit
@@ -143,14 +143,15 @@ def train_row(
         states = nnx.merge(graphdef, params, rest)(graph, layout)
         return jax.nn.softmax(states.logits), states.hidden[-1]
 
-    outputs = []
-    for i in range(len(seeds)):
-        member = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), (params, rest))
-        outputs.append(jax.tree.map(np.asarray, forward(*member, shared["graph"], shared["layout"])))
+    def predict(seed: int) -> tuple[Array, Array]:
+        params, rest = jax.tree.map(lambda leaf: jnp.asarray(leaf[seed]), state)
+        return jax.block_until_ready(forward(params, rest, shared["graph"], shared["layout"]))
+
+    outputs = [jax.tree.map(np.asarray, predict(seed)) for seed in range(len(seeds))]
     times = []
     for _ in range(20):
         begun = time.perf_counter()
-        jax.block_until_ready(forward(*member, shared["graph"], shared["layout"]))
+        predict(0)
         times.append(time.perf_counter() - begun)
     model = counted(nnx.eval_shape(lambda: make(jax.random.key(0))))
     return Row(

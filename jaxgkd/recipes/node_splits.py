@@ -150,11 +150,10 @@ def pseudo_labelled(splits: NodeSplits, probabilities: np.ndarray, share: float 
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     labels, train, valid = (array.copy() for array in (splits.labels, splits.train, splits.valid))
     for i, seed in enumerate(splits.seeds):
-        hidden = splits.test[i] & ~splits.visible[i]
         train[i], valid[i] = False, False
         labels[i] = np.where(splits.test[i], splits.labels[i], -1)
         for c in range(splits.n_classes):
-            rows = np.flatnonzero((predicted == c) & ~hidden[: len(predicted)] & ~splits.test[i, : len(predicted)])
+            rows = np.flatnonzero((predicted == c) & ~splits.test[i, : len(predicted)])
             if len(rows) < 2:
                 raise DataError(
                     f"the teacher predicts class {c} for {len(rows)} nodes",

@@ -15,7 +15,7 @@ from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.graphs import Layout
 from jaxgkd.recipes.node_rows import Row
 from jaxgkd.recipes.node_splits import NodeSplits
-from jaxgkd.teachers.heads import HeadOutput
+from jaxgkd.teachers.heads import HeadEnsemble
 from jaxgkd.training.run_dir import RunDirectory, read_json
 from jaxgkd.training.statistics import paired_difference
 from jaxgkd.training.summary import write_summary
@@ -30,7 +30,7 @@ def write_run(
     splits: NodeSplits,
     rows: Mapping[str, Row],
     labels: Mapping[str, str],
-    heads: HeadOutput,
+    heads: HeadEnsemble,
     describe: Mapping[str, Any],
     cost: Mapping[str, float | None],
     notes: list[str],
@@ -73,10 +73,7 @@ def write_run(
             "valid": _share(values == splits.labels[:, :n_node], splits.valid[:, :n_node]),
             "test": _share(right, splits.test[:, :n_node]),
             "per_class": [
-                [
-                    float(r[m & (graph.labels == c)].mean()) if (m & (graph.labels == c)).any() else 0.0
-                    for c in range(len(graph.class_names))
-                ]
+                [_mean(r[m & (graph.labels == c)]) for c in range(len(graph.class_names))]
                 for r, m in zip(right, splits.test[:, :n_node], strict=True)
             ],
         }
@@ -109,8 +106,7 @@ def write_run(
             "student_parameters": distilled.parameters,
             "student_ms_per_item": distilled.milliseconds / n_node,
             "train_seconds": sum(row.seconds for row in rows.values()),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            / (1024 if sys.platform == "linux" else 1024**2),
+            "peak_memory_mb": _peak_memory_mb(),
         },
         "versions": environment["versions"],
         "command": environment["command"],
@@ -128,15 +124,25 @@ def epochs_to_reach(row: Row, alone: Row) -> list[int | None]:
     return reached
 
 
-def milliseconds_of_heads(heads: HeadOutput, graph: GraphsTuple, layout: Layout) -> float:
-    """Median time of the teacher's heads over the whole graph."""
-    jax.block_until_ready(heads.predict(graph, layout))
+def milliseconds_of_heads(heads: HeadEnsemble, graph: GraphsTuple, layout: Layout) -> float:
+    """Median time of the teacher's heads over the whole graph, compiled before."""
+    predict = heads.predictor(graph, layout)
+    jax.block_until_ready(predict())
     times = []
     for _ in range(5):
         begun = time.perf_counter()
-        jax.block_until_ready(heads.predict(graph, layout))
+        jax.block_until_ready(predict())
         times.append(time.perf_counter() - begun)
     return 1e3 * float(np.median(times))
+
+
+def _peak_memory_mb() -> float:
+    # Linux counts kilobytes here, macOS bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if values.size else None
 
 
 def _share(right: np.ndarray, mask: np.ndarray) -> list[float]:

@@ -8,6 +8,7 @@ by the mean of all K. All folds of all seeds train side by side in one compiled 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from jaxgkd.data.splits import stratified_folds
 from jaxgkd.graphs import Layout
 from jaxgkd.nn.encoders import Student, make_student
 from jaxgkd.nn.node_problem import graphdef_of, node_problem
+from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.loop import fit
 
 #: Kinds of head: a GNN over the features, or one that sees each node's features alone.
@@ -33,17 +35,18 @@ class HeadSettings:
     Fields:
       kind: a student kind; ``gcn`` adds the graph to what the language model knows, ``mlp`` does not.
       folds: K; 1 fits a single head that describes the nodes it was fitted to (the published protocol).
-      width, n_layers, epochs, learning_rate, weight_decay, dropout: of one head.
+      width, n_layers, epochs, patience, learning_rate, weight_decay, dropout: of one head.
     """
 
     kind: str = "gcn"
     folds: int = 5
-    width: int = 128
+    width: int = 64
     n_layers: int = 2
     epochs: int = 100
+    patience: int = 30
     learning_rate: float = 0.01
     weight_decay: float = 5e-4
-    dropout: float = 0.5
+    dropout: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,54 @@ class HeadOutput:
 
     Fields:
       log_probs: [seeds, n, classes] float32.
-      parameters: number of weights of one head; n_heads: heads a seed.
-      predict: ``(graph, layout) -> [n, classes]`` probabilities of the first seed's heads, for timing.
+      first_heads: weights and other state of the first seed's heads by name, each with the folds first.
+      settings: what they were fitted with.
     """
 
     log_probs: np.ndarray
-    parameters: int
-    n_heads: int
-    predict: Callable[[GraphsTuple, Layout], Array]
+    first_heads: dict[str, np.ndarray]
+    settings: HeadSettings
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all the heads that speak for one seed."""
+        return sum(values.size for values in self.first_heads.values())
+
+    def predictor(self, graph: GraphsTuple, layout: Layout) -> Callable[[], Array]:
+        """A compiled function that gives the first seed's mean probabilities [n, classes], for timing."""
+        make = _maker(self.settings, graph.nodes.shape[1], self.log_probs.shape[-1])  # type: ignore[union-attr]
+        like = nnx.eval_shape(lambda: nnx.split(make(jax.random.key(0)), nnx.Param, ...)[1:])
+        folds = self.settings.folds
+        several = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((folds, *leaf.shape), leaf.dtype), like)
+        state = jax.tree.map(jnp.asarray, from_leaves(self.first_heads, several))
+        program = jax.jit(lambda *arguments: _probabilities(graphdef_of(make), *arguments).mean(axis=0))
+        return lambda: program(*state, graph, layout)
+
+
+@dataclass(frozen=True)
+class HeadEnsemble:
+    """Heads of several kinds that speak with one voice: the mean of their probabilities.
+
+    Fields:
+      members: at least one, fitted to the same splits.
+    """
+
+    members: tuple[HeadOutput, ...]
+
+    @property
+    def log_probs(self) -> np.ndarray:
+        """[seeds, n, classes] float32."""
+        return np.log(np.mean([np.exp(member.log_probs) for member in self.members], axis=0)).astype(np.float32)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all the heads that speak for one seed."""
+        return sum(member.parameters for member in self.members)
+
+    def predictor(self, graph: GraphsTuple, layout: Layout) -> Callable[[], Array]:
+        """A function that gives the first seed's mean probabilities [n, classes], for timing."""
+        predictors = [member.predictor(graph, layout) for member in self.members]
+        return lambda: sum(predict() for predict in predictors) / len(predictors)  # type: ignore[return-value]
 
 
 def fit_heads(
@@ -115,9 +158,7 @@ def fit_heads(
         run_data["valid_layout"] = run_data["train_layout"]
         run_data["train_nodes"] = jnp.asarray(per_fold(train_nodes))
 
-    def make(key: Array) -> Student:
-        return make_student(settings.kind, graph.nodes.shape[1], settings.width, settings.n_layers, n_classes, key)  # type: ignore[union-attr]
-
+    make = _maker(settings, graph.nodes.shape[1], n_classes)  # type: ignore[union-attr]
     keys = jnp.stack(
         [jax.random.fold_in(jax.random.key(seed), 1000 + k) for seed in seeds for k in range(settings.folds)]
     )
@@ -128,16 +169,11 @@ def fit_heads(
         {"graph": graph, "layout": layout},
         epochs=settings.epochs,
         evaluate_every=2,
+        patience=settings.patience,
         on_progress=on_progress,
     )
-    graphdef = graphdef_of(make)
-
-    @jax.jit
-    def probabilities(params, rest, graph, layout):
-        one = lambda params, rest: jax.nn.softmax(nnx.merge(graphdef, params, rest)(graph, layout).logits)  # noqa: E731
-        return jax.vmap(one)(params, rest)
-
-    everyone = np.asarray(probabilities(result.params, result.rest, graph, layout))
+    program = jax.jit(partial(_probabilities, graphdef_of(make)))
+    everyone = np.asarray(program(result.params, result.rest, graph, layout))
     everyone = everyone.reshape(len(seeds), settings.folds, *everyone.shape[1:])
     described = everyone.mean(axis=1)
     if settings.folds > 1:
@@ -145,12 +181,17 @@ def fit_heads(
             rows = np.flatnonzero(folds[i] >= 0)
             described[i, rows] = everyone[i, folds[i, rows], rows]
     first = jax.tree.map(lambda leaf: leaf[: settings.folds], (result.params, result.rest))
-    return HeadOutput(
-        log_probs=np.log(np.maximum(described, 1e-9)).astype(np.float32),
-        parameters=sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(result.params)),
-        n_heads=settings.folds,
-        predict=lambda graph, layout: probabilities(*first, graph, layout).mean(axis=0),
-    )
+    return HeadOutput(np.log(np.maximum(described, 1e-9)).astype(np.float32), leaves_by_name(first), settings)
+
+
+def _maker(settings: HeadSettings, d_in: int, n_classes: int) -> Callable[[Array], Student]:
+    return lambda key: make_student(settings.kind, d_in, settings.width, settings.n_layers, n_classes, key)
+
+
+def _probabilities(graphdef, params, rest, graph, layout) -> Array:
+    """[heads, n, classes] from states with the heads first."""
+    one = lambda params, rest: jax.nn.softmax(nnx.merge(graphdef, params, rest)(graph, layout).logits)  # noqa: E731
+    return jax.vmap(one)(params, rest)
 
 
 def _folds(labels: np.ndarray, train: np.ndarray, k: int, seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from jaxgkd import language
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.graphs import undirected
 from jaxgkd.teachers.extract import extract
-from jaxgkd.teachers.prompts import encoder_prompts
+from jaxgkd.teachers.prompts import HopPrompts, encoder_prompts
 from jaxgkd.teachers.rings import distance_rings
 
 TIMED_NODES = 32
@@ -52,7 +52,7 @@ class HopFeatures:
     """States of a frozen language model.
 
     Fields:
-      states: [n, hops + 1, d] float32; hop 0 is the node's own text, hop h adds what lies within h links.
+      states: [n, hops + 1, d] float32 of length 1; hop 0 is the node's own text, hop h adds what lies within h links.
       folder: of the store they are in.
       report: what the extraction cost (`seconds`, `tokens_per_second`, …) and what was cut.
       prompts: the hop prompts of the first nodes, for a report.
@@ -92,7 +92,8 @@ def hop_features(
     Raises:
       StoreError: the store cannot be written or is damaged.
     """
-    prompts = hop_prompts(graph, encoder.tokenizer, hops=hops, max_tokens=max_tokens, max_neighbours=max_neighbours)
+    made = _prompts(graph, encoder.tokenizer, hops, max_tokens, max_neighbours)
+    prompts = [of_hop.texts for of_hop in made]
     store = extract(
         encoder.model,
         encoder.tokenizer,
@@ -109,10 +110,13 @@ def hop_features(
         on_line=on_line,
     )
     states = store.as_array()[:, 0].reshape(hops + 1, graph.n_node, encoder.model.width).swapaxes(0, 1)
+    # Sentence encoders are trained on cosines: the length of a state says more about the text's length than its topic.
+    states = states / np.maximum(np.linalg.norm(states, axis=-1, keepdims=True), 1e-12)
     return HopFeatures(
         states=np.ascontiguousarray(states),
         folder=store.folder,
-        report=dict(store.report),
+        # Prompts are cut to their limit before the encoder sees them, so what was cut is counted here.
+        report={**store.report, "n_truncated": sum(of_hop.n_truncated for of_hop in made)},
         prompts=tuple(tuple(of_hop[i] for of_hop in prompts) for i in range(min(3, graph.n_node))),
     )
 
@@ -121,11 +125,30 @@ def hop_prompts(
     graph: TextGraph, tokenizer: Any, *, hops: int, max_tokens: int, max_neighbours: int = 10
 ) -> list[tuple[str, ...]]:
     """One prompt per hop 0..``hops`` and node."""
+    return [of_hop.texts for of_hop in _prompts(graph, tokenizer, hops, max_tokens, max_neighbours)]
+
+
+def _prompts(graph: TextGraph, tokenizer: Any, hops: int, max_tokens: int, max_neighbours: int) -> list[HopPrompts]:
     senders, receivers = undirected(graph.senders, graph.receivers)
     rings = distance_rings(senders, receivers, graph.n_node, hops=hops, max_neighbours=max_neighbours)
-    return [
-        encoder_prompts(graph, tokenizer, hop=hop, rings=rings, max_tokens=max_tokens).texts for hop in range(hops + 1)
-    ]
+    return [encoder_prompts(graph, tokenizer, hop=hop, rings=rings, max_tokens=max_tokens) for hop in range(hops + 1)]
+
+
+def leading_directions(states: np.ndarray, width: int) -> np.ndarray:
+    """Principal components of hop features, computed once for all heads that read them.
+
+    Args:
+      states: [n, hops, d].
+      width: number of components; all that there are when it is larger.
+
+    Returns:
+      [n, min(width, hops · d)] float32, rows of about unit length as the states of one hop have.
+    """
+    flat = states.reshape(len(states), -1)
+    centred = flat - flat.mean(axis=0)
+    _, directions = np.linalg.eigh(centred.T @ centred)
+    scores = centred @ directions[:, ::-1][:, :width]
+    return (scores / np.sqrt(np.mean(np.sum(scores**2, axis=1)))).astype(np.float32)
 
 
 def milliseconds_per_node(encoder: TextEncoder, prompts: list[tuple[str, ...]], *, max_tokens: int) -> float:

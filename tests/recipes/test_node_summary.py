@@ -11,7 +11,7 @@ from jaxgkd.recipes.node_splits import draw_splits
 from jaxgkd.recipes.node_summary import epochs_to_reach, write_run
 from jaxgkd.report import console_table, write_report
 from jaxgkd.report.run_directory import read_run
-from jaxgkd.teachers.heads import HeadOutput, HeadSettings
+from jaxgkd.teachers.heads import HeadEnsemble, HeadOutput, HeadSettings
 from jaxgkd.training.run_dir import RunDirectory
 from jaxgkd.training.summary import STUDENTS
 
@@ -64,9 +64,9 @@ def written(request, graph, tmp_path):
         "student_alone": make_row(probabilities(graph, splits, alone)),
         "student_distilled": make_row(probabilities(graph, splits, one), valid=((0.6, 0.75, 0.7), (0.1, 0.2, 0.3))),
     }
-    with np.errstate(divide="ignore"):
-        log_probs = np.log(probabilities(graph, splits, one))
-    heads = HeadOutput(log_probs.astype(np.float32), {"w": np.zeros((2, 3))}, HeadSettings(folds=2))
+    log_probs = np.log(np.maximum(probabilities(graph, splits, one), 1e-9))
+    heads = HeadEnsemble((HeadOutput(log_probs.astype(np.float32), {"w": np.zeros((2, 3))}, HeadSettings(folds=2)),))
+    heads = HeadEnsemble((heads,))
     run_dir = RunDirectory(tmp_path / "run", {"class_names": list(graph.class_names)}, resume=False)
     labels = {"teacher": "The teacher", "student_alone": "Alone", "student_distilled": "Distilled"}
     write_run(
@@ -150,7 +150,10 @@ def test_a_class_that_is_not_tested_has_no_score(graph, tmp_path):
     test = splits.test & (graph.labels != 2)
     splits = replace(splits, test=test)
     rows = {name: make_row(probabilities(graph, splits, np.zeros_like(test))) for name in STUDENTS}
-    heads = HeadOutput(np.zeros((2, 60, 3), np.float32), {"w": np.zeros((2, 3))}, HeadSettings(folds=2))
+    heads = HeadEnsemble(
+        (HeadOutput(np.zeros((2, 60, 3), np.float32), {"w": np.zeros((2, 3))}, HeadSettings(folds=2)),)
+    )
+    heads = HeadEnsemble((heads,))
     run_dir = RunDirectory(tmp_path / "run", {"class_names": list(graph.class_names)}, resume=False)
     names = dict.fromkeys(("teacher", *STUDENTS), "a row")
     given = {"labels": names, "heads": heads, "describe": DESCRIBE, "cost": COST, "notes": []}
