@@ -214,15 +214,9 @@ def test_the_published_protocol_selects_on_test_nodes_and_says_so(watched, data,
 
 
 def test_an_optimizer_of_the_users_own_is_used(data, bert_folder, tmp_path):
-    config = LinguGKD(
-        data=str(data),
-        teacher=str(bert_folder),
-        out=tmp_path / "out",
-        split="public",
-        norm="none",
-        terms=("soft",),
-        **SMALL,
-    )
+    given = {"data": str(data), "teacher": str(bert_folder), "split": "public", "norm": "none"}
+    settings = SMALL | given | {"heads": ("gcn",), "terms": ("soft",)}
+    config = LinguGKD(out=tmp_path / "out", **settings)
     lingugkd.run(config, Console(quiet=True), optimizer=lambda settings: optax.sgd(0.0 * settings["learning_rate"]))
     for name in STUDENTS:
         tree = load_tree(tmp_path / "out" / "checkpoints" / name)

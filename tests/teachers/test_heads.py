@@ -5,7 +5,7 @@ import pytest
 from jaxgkd.data.splits import stratified_folds
 from jaxgkd.graphs import from_edges, undirected
 from jaxgkd.teachers import heads
-from jaxgkd.teachers.heads import HEADS, HeadSettings, fit_heads
+from jaxgkd.teachers.heads import HeadEnsemble, HeadSettings, fit_heads
 
 N, CLASSES, SEEDS = 40, 3, [0, 5]
 RANDOM = np.random.default_rng(1)
@@ -93,7 +93,7 @@ def test_the_predictor_gives_the_mean_of_the_first_seeds_heads(output):
     assert output.parameters == sum(values.size for values in output.first_heads.values()) > 2 * (6 * 8 + 8 * CLASSES)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "gcn"])
+@pytest.mark.parametrize("kind", ["sage", "mlp"])
 def test_only_graph_heads_read_the_neighbours(kind):
     first = fitted(kind=kind)
     graph, _ = from_edges(FEATURES, *EDGES, N)
@@ -101,3 +101,14 @@ def test_only_graph_heads_read_the_neighbours(kind):
     alone = np.asarray(first.predictor(graph, loose)())
     close = np.allclose(alone[~TRAIN], np.exp(first.log_probs[0, ~TRAIN]), rtol=1e-4)
     assert close is (kind == "mlp")
+
+
+def test_heads_of_several_kinds_speak_with_their_mean(output):
+    other = fitted(kind="mlp", folds=1)
+    both = HeadEnsemble((output, other))
+    mean = (np.exp(output.log_probs) + np.exp(other.log_probs)) / 2
+    np.testing.assert_allclose(np.exp(both.log_probs), mean, rtol=1e-5)
+    assert both.parameters == output.parameters + other.parameters
+    graph, layout = from_edges(FEATURES, *EDGES, N)
+    np.testing.assert_allclose(both.predictor(graph, layout)()[~TRAIN], mean[0][~TRAIN], rtol=1e-4)
+    np.testing.assert_allclose(HeadEnsemble((output,)).log_probs, output.log_probs, rtol=1e-5, atol=1e-6)
