@@ -10,7 +10,6 @@
 4. Both are scored once on the test nodes: same splits, seeds, inputs and number of settings tried.
 """
 
-import hashlib
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,33 +20,30 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jraph import GraphsTuple
 from rich.console import Console
 
 from jaxgkd.data import registry
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.errors import ConfigError
-from jaxgkd.graphs import MixedRows, SparseRows, build_layout, from_edges
+from jaxgkd.graphs import from_edges
 from jaxgkd.nn.alignment import Alignment
 from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, Weighting, distillation_loss
 from jaxgkd.nn.encoders import make_student
 from jaxgkd.recipes.node_rows import Budget, Row, train_row
 from jaxgkd.recipes.node_splits import NodeSplits, draw_splits, pseudo_labelled
 from jaxgkd.recipes.node_summary import milliseconds_of_heads, write_run
+from jaxgkd.recipes.node_teacher import teach, tuned_features
 from jaxgkd.recipes.student_inputs import student_inputs
-from jaxgkd.teachers.heads import HeadEnsemble, HeadOutput, HeadSettings, fit_heads
+from jaxgkd.teachers.heads import HeadSettings
 from jaxgkd.teachers.hops import (
     HopFeatures,
     TextEncoder,
     hop_features,
     hop_prompts,
-    leading_directions,
     milliseconds_per_node,
 )
+from jaxgkd.teachers.text_classifier import TuneSettings
 from jaxgkd.teachers.zero_shot import zero_shot_probabilities
-from jaxgkd.training.checkpoint import load_tree, save_tree
-from jaxgkd.training.compilation import cache_folder
-from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory, check_folder
 from jaxgkd.training.search import Choice
 
@@ -63,9 +59,6 @@ TEACHER_SPACE = {
     "local": Choice((0.03, 0.1, 0.3)),
     "global": Choice((0.03, 0.1, 0.3)),
 }
-
-#: Directions of the hop features that heads read: nearly all of their variance at a quarter of the cost.
-HEAD_DIRECTIONS = 256
 
 LARGE = 1e9
 #: Smallest and largest value of every numeric setting.
@@ -110,8 +103,10 @@ class LinguGKD:
     """Tokens of a prompt; longer texts are cut, and counted in the report."""
     heads: tuple[Literal["gcn", "gat", "sage", "gin", "mlp"], ...] = ("gcn", "sage")
     """Heads on the language model's features, averaged: graph networks, or an MLP that sees each node alone."""
+    tune: Literal["none", "lm"] = "none"
+    """lm tunes the encoder's upper layers on the training labels, no node described by its own: minutes a split."""
     folds: int = 5
-    """Cross-fitting folds; 1 describes training nodes by a head that saw their labels."""
+    """Cross-fitting folds of the heads; 1 describes training nodes by a head that saw their labels."""
 
     student: Literal["gcn", "gat", "sage", "gin", "mlp"] = "gcn"
     """Kind of student."""
@@ -205,7 +200,8 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     features = hop_features(
         graph,
         encoder,
-        hops=config.hops,
+        # The prompt of a neighbour would name nodes that inductive training must not know of.
+        hops=0 if config.split == "inductive" else config.hops,
         max_tokens=config.max_tokens,
         progress=console.is_terminal,
         on_line=console.print,
@@ -214,8 +210,14 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     if config.label_free:
         splits = pseudo_labelled(splits, zero_shot_probabilities(graph, features, encoder))
     inputs, vocabulary = student_inputs(graph, splits, positions=config.positions)
-    head_graph, _ = from_edges(_head_inputs(splits, features, inputs), splits.senders, splits.receivers, splits.n_rows)
-    heads = _teach(config, splits, features, head_graph, console)
+    folds, tuning_folds = (1, 1) if config.protocol == "paper" else (config.folds, 2)
+    tuned = None
+    if config.tune == "lm":
+        tuning = TuneSettings(max_tokens=config.max_tokens, folds=tuning_folds, epochs=1 if config.smoke else 3)
+        tuned = tuned_features(graph, encoder, splits, tuning, console)
+    head_settings = HeadSettings(folds=folds, epochs=min(100, config.epochs))
+    taught = teach(splits, features, inputs, config.heads, head_settings, console, tuned=tuned)
+    heads = taught.heads
 
     # Made as late as this, data or a teacher that cannot be used leave nothing behind; what the teacher said is cached.
     run_dir = RunDirectory(out, settings, resume=config.resume)
@@ -223,11 +225,12 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     if vocabulary is not None:
         vocabulary.save(run_dir.path / "vocabulary.json")
     student_graph, layout = from_edges(inputs, splits.senders, splits.receivers, splits.n_rows)
+    by_hop = (graph.n_node, config.hops + 1, features.states.shape[2])
     shared = {
         "graph": student_graph,
         "layout": layout,
         "part_layout": splits.part_layout(config.parts),
-        "teacher_states": jnp.asarray(splits.pad(features.states)),
+        "teacher_states": jnp.asarray(splits.pad(np.broadcast_to(features.states, by_hop))),
     }
     run_data = splits.run_data(config.class_weights) | _taught(config, splits, heads.log_probs)
     budget = Budget(config.epochs, config.patience or None, config.search, config.search_seeds)
@@ -280,8 +283,8 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
             common,
             shared=shared | {"graph": student_graph._replace(nodes=dense)},
         )
-    prompts = hop_prompts(graph, encoder.tokenizer, hops=config.hops, max_tokens=config.max_tokens)
-    head_ms = milliseconds_of_heads(heads, head_graph, layout) / graph.n_node
+    prompts = hop_prompts(graph, encoder.tokenizer, hops=features.states.shape[1] - 1, max_tokens=config.max_tokens)
+    head_ms = milliseconds_of_heads(heads, taught.graph, layout) / graph.n_node
     language_ms = milliseconds_per_node(encoder, prompts, max_tokens=config.max_tokens)
     write_run(
         run_dir,
@@ -337,6 +340,11 @@ def _notes(config: LinguGKD, graph: TextGraph, features: HopFeatures, seconds: f
         )
     if graph.features is None:
         notes.append("The vocabulary of the student's inputs counts the words of all nodes, labels play no part in it")
+    if config.split == "inductive":
+        notes.append(
+            "Test nodes and their edges are absent while the heads and the students train; only the vocabulary and the "
+            "leading directions of the language model's features, which need no labels, count all nodes"
+        )
     notes.append(f"The run took {seconds:.0f} s in all")
     return notes
 
@@ -356,6 +364,9 @@ def _check(config: LinguGKD) -> None:
         raise ConfigError(
             f"a width of {config.width} does not divide into 4 heads", field="--width", mend="use a multiple of 4"
         )
+    if config.positions and config.split == "inductive":
+        what = "positions come from the whole graph, which inductive training must not see"
+        raise ConfigError(what, field="--positions", mend="leave it out, or choose another --split")
     if config.label_free and (config.shots or config.protocol == "paper"):
         raise ConfigError(
             "label-free runs use no labels", field="--label-free", mend="leave out --shots and --protocol paper"
@@ -389,51 +400,6 @@ def _identity(config: LinguGKD, graph: TextGraph) -> dict[str, Any]:
         "class_names": list(graph.class_names),
         "data_facts": registry.describe(graph),
     }
-
-
-def _teach(
-    config: LinguGKD, splits: NodeSplits, features: HopFeatures, head_graph: GraphsTuple, console: Console
-) -> HeadEnsemble:
-    """Class probabilities of every node for every seed."""
-    folds = 1 if config.protocol == "paper" else config.folds
-    runs = splits.run_data("none")
-    members = []
-    for kind in config.heads:
-        settings = HeadSettings(kind=kind, folds=folds, epochs=min(100, config.epochs))
-        folder = cache_folder() / "heads" / _head_key(features, splits, settings, config.positions)
-        if not folder.is_dir():
-            title = f"teacher heads ({kind}): {folds} folds × {len(splits.seeds)} seeds"
-            with progress_bar(console, title, settings.epochs) as tick:
-                output = fit_heads(
-                    head_graph,
-                    build_layout(splits.senders, splits.receivers, splits.n_rows),
-                    splits.labels,
-                    splits.train,
-                    splits.valid,
-                    splits.n_classes,
-                    settings,
-                    splits.seeds,
-                    train_layouts=runs.get("train_layout"),
-                    train_nodes=splits.visible if "train_layout" in runs else None,
-                    on_progress=tick,
-                )
-            save_tree(folder, {"log_probs": output.log_probs, "first_heads": output.first_heads})
-        saved = load_tree(folder)
-        members.append(HeadOutput(saved["log_probs"], saved["first_heads"], settings))
-    return HeadEnsemble(tuple(members))
-
-
-def _head_key(features: HopFeatures, splits: NodeSplits, settings: HeadSettings, positions: int) -> str:
-    """Name of what heads were fitted to and how: students of every kind that share it share the teacher."""
-    digest = hashlib.sha256(f"3 {features.folder.name} {settings} {splits.seeds} {positions}".encode())
-    for array in (splits.labels, splits.train, splits.valid, splits.visible):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _head_inputs(splits: NodeSplits, features: HopFeatures, inputs: SparseRows) -> MixedRows:
-    """What a head reads: the leading directions of the language model's features beside what the student sees."""
-    return MixedRows(jnp.asarray(splits.pad(leading_directions(features.states, HEAD_DIRECTIONS))), inputs)
 
 
 def _taught(config: LinguGKD, splits: NodeSplits, log_probs: np.ndarray) -> dict[str, Array]:

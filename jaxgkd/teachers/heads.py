@@ -24,9 +24,6 @@ from jaxgkd.nn.node_problem import graphdef_of, node_problem
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.loop import fit
 
-#: Kinds of head: a GNN over the features, or one that sees each node's features alone.
-HEADS = ("gcn", "sage", "mlp")
-
 
 @dataclass(frozen=True)
 class HeadSettings:
@@ -173,7 +170,12 @@ def fit_heads(
         on_progress=on_progress,
     )
     program = jax.jit(partial(_probabilities, graphdef_of(make)))
+    program_inside = jax.jit(partial(_probabilities, graphdef_of(make), layout_axis=0))
     everyone = np.asarray(program(result.params, result.rest, graph, layout))
+    if train_layouts is not None and train_nodes is not None:
+        # Nodes of the training graph are described as that graph shows them: no word of the nodes that are held out.
+        inside = np.asarray(program_inside(result.params, result.rest, graph, run_data["train_layout"]))
+        everyone = np.where(per_fold(train_nodes)[:, :, None], inside, everyone)
     everyone = everyone.reshape(len(seeds), settings.folds, *everyone.shape[1:])
     described = everyone.mean(axis=1)
     if settings.folds > 1:
@@ -188,10 +190,10 @@ def _maker(settings: HeadSettings, d_in: int, n_classes: int) -> Callable[[Array
     return lambda key: make_student(settings.kind, d_in, settings.width, settings.n_layers, n_classes, key)
 
 
-def _probabilities(graphdef, params, rest, graph, layout) -> Array:
-    """[heads, n, classes] from states with the heads first."""
-    one = lambda params, rest: jax.nn.softmax(nnx.merge(graphdef, params, rest)(graph, layout).logits)  # noqa: E731
-    return jax.vmap(one)(params, rest)
+def _probabilities(graphdef, params, rest, graph, layout, layout_axis: int | None = None) -> Array:
+    """[heads, n, classes] from states with the heads first; one layout for all heads, or one each."""
+    one = lambda params, rest, layout: jax.nn.softmax(nnx.merge(graphdef, params, rest)(graph, layout).logits)  # noqa: E731
+    return jax.vmap(one, in_axes=(0, 0, layout_axis))(params, rest, layout)
 
 
 def _folds(labels: np.ndarray, train: np.ndarray, k: int, seed: int) -> np.ndarray:
