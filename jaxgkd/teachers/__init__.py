@@ -1,8 +1,11 @@
 """What a teacher is asked, what it says, and what it leaves behind.
 
 `rings` samples a node's neighbours, `prompts` puts node and neighbours into words, `extract` runs a language model
-over the prompts, and `store` keeps its states on disk under the `manifest` that says what they are. Students read
-stores and nothing else.
+over the prompts, and `store` keeps its states on disk under the `manifest` that says what they are; `hops` does all of
+this in one call. Students read stores and nothing else.
+
+`heads` turn features into class probabilities that never saw the label of the node they describe, `zero_shot` does
+without labels, and `tune` fits an encoder's upper layers (`text_classifier`) over cached lower ones (`token_states`).
 """
 
 from jaxgkd.teachers.extract import extract
