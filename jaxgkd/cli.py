@@ -4,6 +4,7 @@ An error is one sentence on stderr and exit code 2. What a command needs is impo
 ``jaxgkd --help`` answers at once.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"jaxgkd: {error}; lower --learning-rate or raise --temperature.", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, has seen enough; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("jaxgkd: interrupted; what is finished is kept, --resume with the same --out goes on.", file=sys.stderr)
         return 130
