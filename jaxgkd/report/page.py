@@ -26,7 +26,7 @@ from jaxgkd.report.wording import (
     verdict,
 )
 from jaxgkd.training.statistics import mean_std, paired_difference
-from jaxgkd.training.summary import write_text
+from jaxgkd.training.whole_file import write_whole
 
 _CAPTIONS = {
     "results": "The same seeds and splits in every row.",
@@ -69,7 +69,7 @@ def write_report(run_dir: str | PathLike[str]) -> Path:
         _reproduction(run),
     ]
     path = run.path / "report.md"
-    write_text(path, "\n\n".join(section for section in sections if section) + "\n")
+    write_whole(path, ("\n\n".join(section for section in sections if section) + "\n").encode())
     return path
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.training.checkpoint import load_tree, save_tree
+from jaxgkd.training.whole_file import write_whole
 
 PACKAGES = ("jaxgkd", "jax", "jaxlib", "flax", "optax", "jraph", "orbax-checkpoint", "transformers", "numpy", "scipy")
 
@@ -130,28 +131,6 @@ def check_folder(path: Path, *, resume: bool) -> bool:
     except OSError as error:
         what = "written to" if path.is_dir() else "made"
         raise ConfigError(f"the folder cannot be {what} ({error.strerror})", file=path, mend=mend) from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it, so that a reader or a crash never sees half of it."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise ConfigError(
-            f"the file cannot be written ({error.strerror})", file=path, mend="choose a folder you may write to"
-        ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_json(path: Path) -> Any:

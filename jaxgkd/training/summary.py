@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 
 from jaxgkd.errors import DataError
 from jaxgkd.training.statistics import paired_difference
+from jaxgkd.training.whole_file import write_whole
 
 STUDENTS = ("student_alone", "student_distilled")
 COST_FIELDS = (
@@ -231,25 +230,6 @@ def _plain(value: Any, field: str, file: Path) -> Any:
             )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: beside its place first, then renamed into it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files only their owner can read; give the mode an ordinary open would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def write_summary(path: str | PathLike[str], summary: Mapping[str, Any]) -> None:
     """Check a summary against the contract and write it in one step.
 
@@ -268,4 +248,5 @@ def write_summary(path: str | PathLike[str], summary: Mapping[str, Any]) -> None
         path = path / "summary.json"
     plain = _plain(summary, "", path)
     check_summary(plain, path)
-    write_text(path, json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
