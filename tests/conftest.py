@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 import tokenizers
 import transformers
+from hypothesis import settings
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from safetensors.numpy import save_file
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
+from jaxgkd import language
 from jaxgkd.training.statistics import paired_difference
 from jaxgkd.training.summary import write_summary
+
+# The same examples every time, so that a failure is the change's; `--hypothesis-profile=default` draws others.
+settings.register_profile("repeated", derandomize=True)
+settings.load_profile("repeated")
 
 LONG = "Fast transforms and spectral estimates of"
 WORDS = ["graph", "neural", "network", "teacher", "student", "learns", "from", "text", "papers", "molecules", "links"]
@@ -268,6 +274,29 @@ def bert_folder(wordpiece, tmp_path_factory):
     special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     copy = tokenizers.Tokenizer.from_str(wordpiece.to_str())
     transformers.PreTrainedTokenizerFast(tokenizer_object=copy, **special).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def causal_folder(byte_bpe, tmp_path_factory):
+    """A checkpoint folder of a random two-layer Llama with the byte-level tokenizer."""
+    folder = tmp_path_factory.mktemp("parent") / "causal"
+    values = {
+        "model_type": "llama",
+        "vocab_size": byte_bpe.get_vocab_size(),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.5,
+    }
+    language.save(language.initialise(values, key=jax.random.key(0)), folder)
+    copy = tokenizers.Tokenizer.from_str(byte_bpe.to_str())
+    # The last of its tokens fills up batches, where the mask says that it does not count.
+    last = byte_bpe.id_to_token(byte_bpe.get_vocab_size() - 1)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=copy, pad_token=last).save_pretrained(folder)
     return folder
 
 

@@ -3,8 +3,7 @@
 A `Layout` is built once in numpy, with edges sorted by receiver and, for the gradient, by sender. The sum is then a
 product of a compressed sparse matrix with a dense one: on a CPU XLA's own kernel for it, which never holds an array of
 edges × width, and elsewhere a gather and a sorted segment sum. Its gradient is the same product with the
-transposed matrix. Under ``vmap`` (many seeds) the product runs for one member after another, each small enough to
-stay in cache.
+transposed matrix. Under ``vmap`` (many seeds) a CPU computes the product for one member after another.
 """
 
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from jaxtyping import Array, Float, Int
 
 # Columns that a maximum reads at a time: bounds its memory to edges × 32 whatever the width.
 _MAX_COLUMNS = 32
-# Edges whose two end rows are in memory at a time when edge weights are differentiated.
-_WEIGHT_GRADIENT_EDGES = 65_536
+# Numbers gathered from each end of the edges at a time when edge weights are differentiated: they stay in cache.
+_WEIGHT_GRADIENT_NUMBERS = 2**19
 
 
 @partial(
@@ -64,7 +63,7 @@ class Layout:
 
 
 def build_layout(senders: np.ndarray, receivers: np.ndarray, n_node: int, *, n_senders: int | None = None) -> Layout:
-    """Sort edges by receiver, and note their order by sender, in numpy.
+    """Sort edges by receiver, and note their order by sender, in numpy; the arrays are then put on the device.
 
     Args:
       senders: [e] integer row of ``node_values`` an edge reads.
@@ -75,6 +74,11 @@ def build_layout(senders: np.ndarray, receivers: np.ndarray, n_node: int, *, n_s
     Raises:
       ValueError: an index is out of range or the arrays differ in length.
     """
+    return jax.tree.map(jnp.asarray, host_layout(senders, receivers, n_node, n_senders=n_senders))
+
+
+def host_layout(senders: np.ndarray, receivers: np.ndarray, n_node: int, *, n_senders: int | None = None) -> Layout:
+    """`build_layout` with its arrays still in numpy, for whole batches that are put on the device together."""
     n_senders = n_node if n_senders is None else n_senders
     senders, receivers = np.asarray(senders), np.asarray(receivers)
     if senders.shape != receivers.shape or senders.ndim != 1:
@@ -84,17 +88,23 @@ def build_layout(senders: np.ndarray, receivers: np.ndarray, n_node: int, *, n_s
             raise ValueError(f"{name} hold {index.min()}..{index.max()}, outside the {size} nodes there are")
     order = np.lexsort((senders, receivers))
     senders, receivers = senders[order].astype(np.int32), receivers[order].astype(np.int32)
-    starts = lambda index, size: np.r_[0, np.cumsum(np.bincount(index, minlength=size))].astype(np.int32)  # noqa: E731
     return Layout(
-        senders=jnp.asarray(senders),
-        receivers=jnp.asarray(receivers),
-        row_start=jnp.asarray(starts(receivers, n_node)),
-        transpose_order=jnp.asarray(np.argsort(senders, kind="stable").astype(np.int32)),
-        column_start=jnp.asarray(starts(senders, n_senders)),
-        order=jnp.asarray(order.astype(np.int32)),
+        senders=senders,  # type: ignore[arg-type]
+        receivers=receivers,  # type: ignore[arg-type]
+        row_start=_starts(receivers, n_node),  # type: ignore[arg-type]
+        transpose_order=np.argsort(senders, kind="stable").astype(np.int32),  # type: ignore[arg-type]
+        column_start=_starts(senders, n_senders),  # type: ignore[arg-type]
+        order=order.astype(np.int32),  # type: ignore[arg-type]
         n_senders=n_senders,
         n_receivers=n_node,
     )
+
+
+def _starts(index: np.ndarray, size: int) -> np.ndarray:
+    """Where each of ``size`` values begins in the sorted ``index``, and the end: [size + 1] int32."""
+    starts = np.zeros(size + 1, np.int32)
+    np.cumsum(np.bincount(index, minlength=size), out=starts[1:])
+    return starts
 
 
 def aggregate(
@@ -122,6 +132,46 @@ def aggregate(
     if reduce == "mean":
         summed = summed / jnp.maximum(layout.degree(), 1.0)[:, None]
     return summed.astype(node_values.dtype)
+
+
+def aggregate_heads(
+    node_values: Float[Array, "n_senders h d"], layout: Layout, edge_weights: Float[Array, "e h"]
+) -> Float[Array, "n_receivers h d"]:
+    """The sum of `aggregate` for h heads, each with edge weights of its own: ``out[i, h] = Σ w[j -> i, h] x[j, h]``.
+
+    Args:
+      node_values: [n_senders, h, d]; lower precisions are accumulated in float32.
+      layout: where the edges are.
+      edge_weights: [e, h] in the layout's order; differentiable.
+
+    Returns:
+      [n_receivers, h, d] in the dtype of ``node_values``.
+    """
+    return _weighted_sum(node_values, edge_weights, layout).astype(node_values.dtype)
+
+
+def to_edges(
+    node_values: Float[Array, "n d"], layout: Layout, *, end: Literal["sender", "receiver"] = "sender"
+) -> Float[Array, "e d"]:
+    """The value [d] of the node at one end of every edge: ``out[e] = x[senders[e]]`` or ``x[receivers[e]]``, [e, d].
+
+    For messages that are no product of a weight and a value, and to hand what a graph holds to its nodes (the receivers
+    of ``Batch.readout``). Its gradient is a sum over sorted edges, not a scatter.
+    """
+    if end == "receiver":
+        in_order = jnp.arange(layout.n_edges, dtype=jnp.int32)
+        return _gather(node_values, layout.receivers, in_order, layout.row_start)
+    return _gather(node_values, layout.senders, layout.transpose_order, layout.column_start)
+
+
+def to_nodes(edge_values: Float[Array, "e d"], layout: Layout) -> Float[Array, "n_receivers d"]:
+    """The sum over the edges into every receiver: ``out[i] = Σ m[e]`` over the edges e that end in i, [n_receivers, d].
+
+    Lower precisions are accumulated in float32 and returned in the dtype of ``edge_values`` [e, d], which are in the
+    layout's order.
+    """
+    in_order = jnp.arange(layout.n_edges, dtype=jnp.int32)
+    return _sum_sorted(edge_values, layout.receivers, in_order, layout.row_start)
 
 
 def edge_softmax(
@@ -161,7 +211,12 @@ def sparse_rows(matrix) -> tuple[Layout, Float[Array, " nnz"]]:
 
 @jax.custom_vjp
 def _weighted_sum(values: Array, weights: Array, layout: Layout) -> Array:
-    return _product(weights, layout.senders, layout.receivers, layout.row_start, values)
+    """[n_senders, d] and [e], or [n_senders, h, d] and [e, h]."""
+    product = lambda v, w: _product(w, layout.senders, layout.receivers, layout.row_start, v)  # noqa: E731
+    if values.ndim == 2:
+        return product(values, weights)
+    # One product for each head: the values of one stay in cache where those of all would not.
+    return jnp.stack([product(values[:, head], weights[:, head]) for head in range(values.shape[1])], axis=1)
 
 
 def _weighted_sum_forward(values, weights, layout):
@@ -193,10 +248,33 @@ def _transposed(layout: Layout) -> Layout:
     )
 
 
+@jax.custom_vjp
+def _gather(values, index, order, start):
+    """``values[index]``; ``order`` sorts ``index``, ``start`` says where each of its values begins in that order."""
+    del order, start
+    return values[index]
+
+
+@jax.custom_vjp
+def _sum_sorted(edge_values, index, order, start):
+    """``out[index[e]] += edge_values[e]``, the transpose of `_gather`."""
+    ones = jnp.ones(index.shape, jnp.float32)
+    return _product(ones, order, index[order], start, edge_values).astype(edge_values.dtype)
+
+
+_gather.defvjp(
+    lambda values, *sorting: (_gather(values, *sorting), sorting),
+    lambda sorting, cotangent: (_sum_sorted(cotangent, *sorting), None, None, None),
+)
+_sum_sorted.defvjp(
+    lambda edge_values, *sorting: (_sum_sorted(edge_values, *sorting), sorting),
+    lambda sorting, cotangent: (_gather(cotangent, *sorting), None, None, None),
+)
+
+
 @custom_vmap
 def _product(weights, senders, receivers, row_start, values):
     """The matrix with ``weights`` at (receivers, senders) times ``values``, summed in float32."""
-    values, weights = values.astype(jnp.float32), weights.astype(jnp.float32)
     return jax.lax.platform_dependent(
         weights, senders, receivers, row_start, values, cpu=_compressed, default=_gathered
     )
@@ -204,39 +282,47 @@ def _product(weights, senders, receivers, row_start, values):
 
 def _compressed(weights, senders, receivers, row_start, values):
     del receivers
+    values, weights = values.astype(jnp.float32), weights.astype(jnp.float32)
     return sparse.BCSR((weights, senders, row_start), shape=(row_start.shape[0] - 1, values.shape[0])) @ values
 
 
 def _gathered(weights, senders, receivers, row_start, values):
-    messages = weights[:, None] * values[senders]
+    messages = weights.astype(jnp.float32)[:, None] * values[senders].astype(jnp.float32)
     return jax.ops.segment_sum(messages, receivers, row_start.shape[0] - 1, indices_are_sorted=True)
 
 
 @_product.def_vmap
 def _product_of_members(axis_size, in_batched, *arguments):
-    batched = [a for a, is_batched in zip(arguments, in_batched, strict=True) if is_batched]
+    """On a CPU one member after another, each small enough to stay in cache; elsewhere all in one kernel."""
+    del axis_size
 
-    def member(leaves):
-        leaves = iter(leaves)
-        return _product(*(next(leaves) if b else a for a, b in zip(arguments, in_batched, strict=True)))
+    def one_by_one(*arguments):
+        batched = [a for a, is_batched in zip(arguments, in_batched, strict=True) if is_batched]
 
-    return jax.lax.map(member, batched), True
+        def member(leaves):
+            leaves = iter(leaves)
+            return _product(*(next(leaves) if b else a for a, b in zip(arguments, in_batched, strict=True)))
+
+        return jax.lax.map(member, batched)
+
+    together = jax.vmap(_gathered, in_axes=[0 if is_batched else None for is_batched in in_batched])
+    return jax.lax.platform_dependent(*arguments, cpu=one_by_one, default=together), True
 
 
 def _edge_dot(values, cotangent, layout):
-    """For every edge the dot product of its sender's value and its receiver's cotangent: [e]."""
+    """For every edge the dot product of its sender's value and its receiver's cotangent: [e], or [e, h] for h heads."""
 
     def dot(ends):
         sender, receiver = ends
         return jnp.sum(values[sender].astype(jnp.float32) * cotangent[receiver].astype(jnp.float32), axis=-1)
 
-    if layout.n_edges <= _WEIGHT_GRADIENT_EDGES:
+    at_a_time = max(1, _WEIGHT_GRADIENT_NUMBERS // max(1, values[0].size))
+    if layout.n_edges <= at_a_time:
         return dot((layout.senders, layout.receivers))
-    padding = -layout.n_edges % _WEIGHT_GRADIENT_EDGES
-    blocks = [
-        jnp.pad(ends, (0, padding)).reshape(-1, _WEIGHT_GRADIENT_EDGES) for ends in (layout.senders, layout.receivers)
-    ]
-    return jax.lax.map(dot, tuple(blocks)).reshape(-1)[: layout.n_edges]
+    padding = -layout.n_edges % at_a_time
+    blocks = [jnp.pad(ends, (0, padding)).reshape(-1, at_a_time) for ends in (layout.senders, layout.receivers)]
+    dots = jax.lax.map(dot, tuple(blocks))
+    return dots.reshape(-1, *dots.shape[2:])[: layout.n_edges]
 
 
 def _maximum(values, layout, edge_weights):

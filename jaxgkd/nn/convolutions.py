@@ -8,7 +8,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxgkd.graphs import Layout, aggregate, edge_softmax
+from jaxgkd.graphs import Layout, aggregate, aggregate_heads, edge_softmax
+
+
+def normalized_sum(values: Array, layout: Layout) -> Array:
+    """``D^-1/2 (A + I) D^-1/2 X`` with D the degree in A + I: [n, d] → [n, d].
+
+    Of inputs that stay as they are (no dropout) it is worth computing once, before training.
+    """
+    inverse_root = jax.lax.rsqrt(layout.degree() + 1.0)
+    weights = inverse_root[layout.senders] * inverse_root[layout.receivers]
+    return aggregate(values, layout, edge_weights=weights) + values * (inverse_root**2)[:, None]
 
 
 class GCNConvolution(nnx.Module):
@@ -20,11 +30,7 @@ class GCNConvolution(nnx.Module):
 
     def __call__(self, values: Array, layout: Layout) -> Array:
         """[n, d_in] → [n, d_out]."""
-        inverse_root = jax.lax.rsqrt(layout.degree() + 1.0)
-        weights = inverse_root[layout.senders] * inverse_root[layout.receivers]
-        projected = self.linear(values)
-        neighbours = aggregate(projected, layout, edge_weights=weights)
-        return neighbours + projected * (inverse_root**2)[:, None] + self.bias[...]
+        return normalized_sum(self.linear(values), layout) + self.bias[...]
 
 
 class GATConvolution(nnx.Module):
@@ -50,8 +56,7 @@ class GATConvolution(nnx.Module):
         edge_weights, self_weights = edge_softmax(
             edge_logits, jax.nn.leaky_relu(sender_part + receiver_part, 0.2), layout
         )
-        per_head = jax.vmap(lambda head, weights: aggregate(head, layout, edge_weights=weights), in_axes=1, out_axes=1)
-        attended = per_head(by_head, edge_weights) + by_head * self_weights[:, :, None]
+        attended = aggregate_heads(by_head, layout, edge_weights) + by_head * self_weights[:, :, None]
         return attended.reshape(projected.shape) + self.bias[...]
 
 

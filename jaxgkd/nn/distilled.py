@@ -37,8 +37,8 @@ class Objective:
       layer_weighting: of the layers inside ``local`` and ``global``: a learned softmax as published, by uncertainty
         (Kendall et al., arXiv 1705.07115), or all alike.
       term_weighting: of the terms: their strengths as given, or learned.
-      aligned_nodes: nodes drawn at random every epoch for ``local`` and ``relational``, which compare all pairs of
-        them; 0 takes all nodes.
+      aligned_nodes: nodes drawn every epoch for ``local`` and ``relational``, which compare all pairs of them; 0 takes
+        all nodes.
     """
 
     terms: tuple[str, ...] = ("soft", "local", "global")
@@ -72,8 +72,9 @@ def distillation_loss(objective: Objective):
 
     What runs share holds ``teacher_states`` [n, hops, d] and ``part_layout``, from nodes to parts of the graph. Every
     run's data holds ``teacher_log_probs`` [n, classes], ``taught`` [n] bool (nodes the teacher speaks about in
-    training), ``aligned_classes`` [n] integers (−1: unknown) and, in its settings, ``temperature``,
-    ``align_temperature`` and a strength for ``label`` and for every term.
+    training), ``taught_nodes`` [n] integers (those nodes first), ``aligned_classes`` [n] integers (−1: unknown),
+    ``part_features`` [parts, hops, d] (`part_means` of the teacher's states, for the global term) and, in its settings,
+    ``temperature``, ``align_temperature`` and a strength for ``label`` and for every term.
     """
 
     def total_loss(
@@ -88,10 +89,14 @@ def distillation_loss(objective: Objective):
                 states.logits, run["teacher_log_probs"], temperature=settings["temperature"], where=taught
             )
             terms["soft"] = _mean(kl, taught)
-        drawn = _draw(key, taught, objective.aligned_nodes)
+        drawn = _draw(key, taught, run["taught_nodes"], objective.aligned_nodes)
         counted = taught[drawn]
+        # Nodes and parts go through the projections together: half as many small matrix products.
+        wanted = {"local": lambda: shared["teacher_states"][drawn], "global": lambda: run["part_features"]}
+        features = {name: rows() for name, rows in wanted.items() if name in objective.terms}
+        together = model.alignment(jnp.concatenate(list(features.values()))) if features else []
         if "local" in objective.terms:
-            projected = model.alignment(shared["teacher_states"][drawn])
+            projected = [rows[: drawn.shape[0]] for rows in together]
             per_layer = [
                 _mean(
                     losses.info_nce(
@@ -109,7 +114,10 @@ def distillation_loss(objective: Objective):
             terms["local"], shares = _over_layers(objective, jnp.stack(per_layer), model.alignment)
             logs |= {f"layer_weight/{i}": share for i, share in enumerate(shares)}
         if "global" in objective.terms:
-            terms["global"] = _global_term(objective, model, states, run, shared)
+            n_parts = run["part_features"].shape[0]
+            terms["global"] = _global_term(
+                objective, model, states, run, shared, [rows[-n_parts:] for rows in together]
+            )
         if "relational" in objective.terms:
             relational = losses.similarity_preserving(
                 states.hidden[-1][drawn], shared["teacher_states"][drawn, -1], where=counted
@@ -121,41 +129,57 @@ def distillation_loss(objective: Objective):
     return total_loss
 
 
-def _global_term(objective: Objective, model: DistilledStudent, states: LayerStates, run: Tree, shared: Tree) -> Array:
+def part_means(values: Array, taught: Array, part_layout: Layout) -> tuple[Array, Array]:
+    """Mean of the taught nodes in every part of the graph.
+
+    Args:
+      values: [n, d].
+      taught: [n] bool.
+      part_layout: from nodes to parts.
+
+    Returns:
+      means [parts, d], zero where a part has no taught node, and [parts] bool, whether it has one.
+    """
+    weights = taught.astype(jnp.float32)
+    size = aggregate(weights[:, None], part_layout)
+    summed = aggregate(values, part_layout, edge_weights=weights[part_layout.senders])
+    return summed / jnp.maximum(size, 1.0), size[:, 0] > 0
+
+
+def _global_term(
+    objective: Objective,
+    model: DistilledStudent,
+    states: LayerStates,
+    run: Tree,
+    shared: Tree,
+    projected: list[Array],
+) -> Array:
     """Parts of the graph instead of nodes: the mean state of a part against the mean feature of the same part."""
-    layout, taught = shared["part_layout"], run["taught"].astype(jnp.float32)
-    weights = taught[layout.senders]
-    size = aggregate(taught[:, None], layout)
-    there = size[:, 0] > 0
-
-    def read_out(values: Array) -> Array:
-        return aggregate(values, layout, edge_weights=weights) / jnp.maximum(size, 1.0)
-
-    hops = shared["teacher_states"].shape[1]
-    features = jnp.stack([read_out(shared["teacher_states"][:, hop]) for hop in range(hops)], axis=1)
-    per_layer = [
-        _mean(
-            losses.info_nce(
-                read_out(student),
-                teacher,
-                temperature=run["settings"]["align_temperature"],
-                where=there,
-                stop_teacher_gradient=False,
-            ),
-            there,
+    means, there = part_means(jnp.concatenate(states.hidden, axis=1), run["taught"], shared["part_layout"])
+    per_layer = []
+    for student, teacher in zip(jnp.split(means, len(projected), axis=1), projected, strict=True):
+        loss = losses.info_nce(
+            student,
+            teacher,
+            temperature=run["settings"]["align_temperature"],
+            where=there,
+            stop_teacher_gradient=False,
         )
-        for student, teacher in zip(states.hidden, model.alignment(features), strict=True)
-    ]
+        per_layer.append(_mean(loss, there))
     return _over_layers(objective, jnp.stack(per_layer), model.alignment)[0]
 
 
-def _draw(key: Array, taught: Array, aligned_nodes: int) -> Array:
-    """Rows of the nodes that are compared this epoch, those that are taught first."""
+def _draw(key: Array, taught: Array, taught_nodes: Array, aligned_nodes: int) -> Array:
+    """Rows of the nodes that are compared this epoch, drawn from those that are taught.
+
+    With replacement, which needs no sorting: of a few hundred among thousands hardly any comes twice, and one that does
+    is not set against itself, because it shares its own class.
+    """
     n = taught.shape[0]
     if aligned_nodes == 0 or aligned_nodes >= n:
         return jnp.arange(n)
-    order = jax.random.bits(key, (n,), jnp.uint32) >> 1
-    return jax.lax.top_k(jnp.where(taught, order + 1, 0), aligned_nodes)[1]
+    place = jax.random.uniform(key, (aligned_nodes,)) * jnp.sum(taught)
+    return taught_nodes[place.astype(jnp.int32)]
 
 
 def _over_layers(objective: Objective, per_layer: Array, alignment: Alignment) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ program under ``vmap``: ten seeds share one compilation and one pass over whatev
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -144,6 +144,7 @@ def _check_finite(state: _State, select_by: str) -> None:
             raise FloatingPointError(f"the weights of run {run} are not finite at its best epoch, {best_epoch[run]}")
 
 
+@lru_cache(maxsize=8)
 def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
     """Two compiled functions: ``begin`` gives the state before the first epoch, ``advance`` trains up to an evaluation.
 
@@ -209,7 +210,8 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
         names = jax.eval_shape(period, state, jnp.int32(0), keys, run_data, shared)[1]
         return jnp.int32(0), state, {name: jnp.full((evaluations, keys.shape[0]), jnp.nan) for name in names}
 
-    @jax.jit
+    # The state of all runs is written over in place.
+    @partial(jax.jit, donate_argnums=0)
     def advance(carry, end, keys, run_data, shared):
         def unfinished(carry):
             i, state, _ = carry

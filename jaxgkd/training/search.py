@@ -1,9 +1,15 @@
-"""Random search over numeric settings: every row of a table gets the same number of tries, all in one program."""
+"""Which numeric settings are tried: random draws or a grid, every row of a table alike, all in one program."""
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from jaxgkd.errors import ConfigError
+
+_SHORT = {"lr": "learning_rate", "wd": "weight_decay"}
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,47 @@ def draw_settings(
     return settings
 
 
-def best_setting(scores: np.ndarray) -> int:
-    """The index of the best setting by its mean over seeds; ties go to the earlier one.
+def read_sweep(words: Sequence[str], known: Sequence[str]) -> dict[str, Choice]:
+    """What ``--sweep lr=1e-3,1e-2 dropout=0.4,0.6`` says.
 
     Args:
-      scores: [settings, seeds] validation scores, higher is better.
+      words: ``name=value,value…``; lr and wd are short for learning-rate and weight-decay.
+      known: the names there are, with underscores; dashes are read as such.
+
+    Raises:
+      ConfigError: a word is of another form, a name is unknown or given twice, or a value is no number.
     """
-    return int(np.argmax(np.nan_to_num(np.mean(scores, axis=1), nan=-np.inf)))
+    choices: dict[str, Choice] = {}
+    for word in words:
+        name, equals, values = word.partition("=")
+        setting = _SHORT.get(name, name.replace("-", "_"))
+        flags = ", ".join(each.replace("_", "-") for each in known)
+        if not equals or setting not in known:
+            mend = f"write name=value,value with {flags}"
+            raise ConfigError(f"'{word}' names no setting", field="--sweep", mend=mend)
+        if setting in choices:
+            raise ConfigError(f"'{name}' is given twice", field="--sweep", mend="list all its values after one name")
+        try:
+            numbers = tuple(float(value) for value in values.split(","))
+        except ValueError:
+            numbers = (math.nan,)
+        if not all(math.isfinite(number) for number in numbers):
+            raise ConfigError(f"'{values}' are no numbers", field="--sweep", mend=f"write {name}=1,2,3")
+        choices[setting] = Choice(tuple(dict.fromkeys(numbers)))
+    return choices
+
+
+def grid_settings(sweep: Mapping[str, Choice], default: Mapping[str, float]) -> list[dict[str, float]]:
+    """Every combination of the swept values; settings that ``default`` does not hold are left out."""
+    names = [name for name in sweep if name in default]
+    combinations = itertools.product(*(sweep[name].values for name in names))
+    return [{**default, **dict(zip(names, values, strict=True))} for values in combinations]
+
+
+def ranked(scores: np.ndarray) -> np.ndarray:
+    """The indices of the settings from best to worst by their mean over seeds; of a tie the earlier one comes first.
+
+    Args:
+      scores: [settings, seeds] validation scores, higher is better; a setting with a NaN comes last.
+    """
+    return np.argsort(-np.nan_to_num(np.mean(scores, axis=1), nan=-np.inf), kind="stable")

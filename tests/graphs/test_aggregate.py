@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from jaxgkd.graphs import aggregate, build_layout, edge_softmax, sparse_rows
+from jaxgkd.graphs import aggregate, aggregate_heads, build_layout, edge_softmax, sparse_rows, to_edges, to_nodes
 
 # The package gives the name of this module to the function in it.
 module = importlib.import_module("jaxgkd.graphs.aggregate")
@@ -219,7 +219,7 @@ def test_weight_gradients_in_blocks_are_those_of_all_edges_at_once(monkeypatch):
 
     expected = np.sum(np.asarray(values)[layout.senders] * np.asarray(probe)[layout.receivers], axis=1)
     for block in (20, 10, 7):
-        monkeypatch.setattr(module, "_WEIGHT_GRADIENT_EDGES", block)
+        monkeypatch.setattr(module, "_WEIGHT_GRADIENT_NUMBERS", 3 * block + 1)
 
         def gradient(weights):
             return jax.grad(lambda w: jnp.sum(probe * aggregate(values, layout, edge_weights=w)))(weights)
@@ -227,6 +227,69 @@ def test_weight_gradients_in_blocks_are_those_of_all_edges_at_once(monkeypatch):
         single, mapped = jax.jit(lambda w: (gradient(w), jax.vmap(gradient)(jnp.stack([w, -w]))))(weights)
         np.testing.assert_allclose(single, expected, atol=1e-5)
         np.testing.assert_allclose(mapped, [expected, expected], atol=1e-5)
+
+
+def test_heads_are_sums_side_by_side():
+    layout = build_layout(*random_edges(0, 6, 7, 20), 7, n_senders=6)
+    values, weights = normal(1, 6, 4, 3), normal(2, 20, 4)
+    got = jax.jit(aggregate_heads)(values, layout, weights)
+    for head in range(4):
+        expected = reduced(values[:, head], layout.senders, layout.receivers, 7, weights[:, head], "sum")
+        np.testing.assert_allclose(got[:, head], expected, atol=1e-5)
+    assert jax.jit(aggregate_heads)(values.astype(jnp.bfloat16), layout, weights).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("numbers", [2**19, 30])
+def test_gradients_of_heads_are_the_finite_differences(numbers, monkeypatch):
+    monkeypatch.setattr(module, "_WEIGHT_GRADIENT_NUMBERS", numbers)
+    layout = build_layout(*random_edges(0, 6, 7, 20), 7, n_senders=6)
+    check_grads(
+        jax.jit(lambda v, w: aggregate_heads(v, layout, w)),
+        (normal(1, 6, 2, 3), normal(2, 20, 2)),
+        order=2,
+        modes=["rev"],
+        atol=1e-2,
+        rtol=1e-2,
+    )
+
+
+def test_heads_of_many_seeds_are_those_of_each():
+    layout = build_layout(*random_edges(0, 6, 7, 20), 7, n_senders=6)
+    values, weights = normal(1, 3, 6, 2, 3), normal(2, 3, 20, 2)
+    run = jax.value_and_grad(lambda v, w: jnp.sum(aggregate_heads(v, layout, w) ** 2), argnums=(0, 1))
+    got = jax.jit(jax.vmap(run))(values, weights)
+    expected = stacked([run(v, w) for v, w in zip(values, weights, strict=True)])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), got, expected)
+
+
+def test_messages_go_to_edges_and_are_summed_at_nodes():
+    layout = build_layout(*random_edges(0, 6, 7, 20), 7, n_senders=6)
+    values, messages = normal(1, 6, 3), normal(2, 20, 3)
+    np.testing.assert_array_equal(to_edges(values, layout), np.asarray(values)[layout.senders])
+    ends = to_edges(messages[:7], layout, end="receiver")
+    np.testing.assert_array_equal(ends, np.asarray(messages)[layout.receivers])
+    expected = np.zeros((7, 3))
+    np.add.at(expected, np.asarray(layout.receivers), np.asarray(messages, np.float64))
+    np.testing.assert_allclose(jax.jit(to_nodes)(messages, layout), expected, atol=1e-5)
+
+
+def test_gradients_of_messages_are_the_finite_differences():
+    layout = build_layout(*random_edges(0, 6, 7, 20), 7, n_senders=6)
+
+    def summed(at_senders, at_receivers, messages):
+        ends = to_edges(at_senders, layout) * to_edges(at_receivers, layout, end="receiver")
+        return to_nodes(jnp.tanh(ends + messages), layout)
+
+    arguments = (normal(1, 6, 2), normal(3, 7, 2), normal(2, 20, 2))
+    check_grads(jax.jit(summed), arguments, order=2, modes=["rev"], atol=1e-2, rtol=1e-2)
+
+
+def test_messages_of_many_seeds_are_those_of_each():
+    layout = build_layout(*random_edges(0, 6, 7, 20), 7, n_senders=6)
+    run = jax.value_and_grad(lambda v: jnp.sum(to_nodes(jnp.tanh(to_edges(v, layout)), layout) ** 2))
+    values = normal(1, 3, 6, 2)
+    got = jax.jit(jax.vmap(run))(values)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, stacked([run(v) for v in values]))
 
 
 def test_a_maximum_by_blocks_of_columns_has_the_gradient_of_all_columns_at_once(monkeypatch):
@@ -249,6 +312,22 @@ def test_the_product_of_other_platforms_is_that_of_the_cpu():
     arguments = (normal(1, 20), layout.senders, layout.receivers, layout.row_start, normal(2, 6, 3))
     here, elsewhere = jax.jit(lambda *a: (module._compressed(*a), module._gathered(*a)))(*arguments)
     np.testing.assert_allclose(here, elsewhere, atol=1e-6)
+
+
+@pytest.mark.parametrize("mapped", [(4,), (0, 4), (0, 1, 2, 3, 4)])
+def test_many_members_on_other_platforms_are_those_of_the_cpu(mapped, monkeypatch):
+    layout = build_layout(*random_edges(0, 6, 9, 20), 9, n_senders=6)
+    one = (normal(1, 20), layout.senders, layout.receivers, layout.row_start, normal(2, 6, 3))
+    arguments = [jnp.stack([a, a]) if i in mapped else a for i, a in enumerate(one)]
+    run = lambda *a: jax.vmap(module._product, in_axes=[0 if i in mapped else None for i in range(5)])(*a)  # noqa: E731
+    here = jax.jit(lambda *a: run(*a))(*arguments)
+
+    def on_another_platform(*arguments, cpu, default):
+        del cpu
+        return default(*arguments)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", on_another_platform)
+    np.testing.assert_allclose(jax.jit(lambda *a: run(*a))(*arguments), here, atol=1e-6)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU sums without holding the messages")

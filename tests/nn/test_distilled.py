@@ -7,7 +7,7 @@ from flax import nnx
 from jaxgkd.graphs import build_layout
 from jaxgkd.nn import LayerStates, make_student
 from jaxgkd.nn.alignment import Alignment
-from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, _draw, distillation_loss
+from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, _draw, distillation_loss, part_means
 
 N, WIDTH, HOPS, D_TEACHER, CLASSES, PARTS = 14, 4, 3, 5, 3, 4
 TAUGHT = np.array([1, 1, 0, 1, 1, 1, 0, 1, 1, 0, 1, 0, 1, 0], bool)
@@ -41,12 +41,16 @@ def arrays():
     run = {
         "teacher_log_probs": np.log(softmax(normal(11, N, CLASSES))),
         "taught": TAUGHT,
+        "taught_nodes": np.argsort(~TAUGHT, kind="stable"),
         "aligned_classes": np.random.default_rng(12).integers(-1, CLASSES, N),
         "settings": {name: np.float32(value) for name, value in SETTINGS.items()},
     }
     inside = PART >= 0
     layout = build_layout(np.flatnonzero(inside), PART[inside], PARTS, n_senders=N)
-    return states, run, {"teacher_states": normal(13, N, HOPS, D_TEACHER), "part_layout": layout}
+    teacher_states = normal(13, N, HOPS, D_TEACHER)
+    means, _ = part_means(jnp.asarray(teacher_states.reshape(N, -1)), jnp.asarray(TAUGHT), layout)
+    run["part_features"] = np.asarray(means).reshape(PARTS, HOPS, D_TEACHER)
+    return states, run, {"teacher_states": teacher_states, "part_layout": layout}
 
 
 def model(terms=TERMS):
@@ -222,25 +226,30 @@ def test_a_teacher_of_no_node_adds_nothing(everything):
         np.testing.assert_array_equal(leaf, 0)
 
 
-def test_a_draw_that_holds_all_taught_nodes_gives_the_loss_of_all(everything):
-    (total, logs), _ = everything(*arrays())
-    # 9 nodes are taught, so a draw of 11 holds them all and two that do not count.
-    drawn_total, drawn_logs = compiled(Objective(TERMS, "fixed", "fixed", aligned_nodes=11))(*arrays())
-    assert float(drawn_total) == pytest.approx(float(total), rel=1e-4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), drawn_logs, logs)
-
-
-def test_taught_nodes_are_drawn_first_and_uniformly():
-    taught = jnp.asarray(TAUGHT)
-    draws = np.asarray(jax.jit(jax.vmap(lambda key: _draw(key, taught, 4)))(jax.random.split(jax.random.key(0), 2000)))
+def test_taught_nodes_are_drawn_uniformly():
+    taught, nodes = jnp.asarray(TAUGHT), jnp.argsort(~TAUGHT)
+    draw = jax.jit(jax.vmap(lambda key: _draw(key, taught, nodes, 4)))
+    draws = np.asarray(draw(jax.random.split(jax.random.key(0), 2000)))
+    assert draws.shape == (2000, 4)
     assert np.all(TAUGHT[draws])
-    assert all(len(set(draw)) == 4 for draw in draws[:50].tolist())
-    share = np.bincount(draws.ravel(), minlength=N)[TAUGHT] / len(draws)
-    chance = 4 / TAUGHT.sum()
-    assert np.abs(share - chance).max() < 5 * np.sqrt(chance * (1 - chance) / len(draws))
-    assert set(np.flatnonzero(TAUGHT)) <= set(np.asarray(_draw(jax.random.key(0), taught, 11)).tolist())
+    share = np.bincount(draws.ravel(), minlength=N)[TAUGHT] / draws.size
+    chance = 1 / TAUGHT.sum()
+    assert np.abs(share - chance).max() < 5 * np.sqrt(chance * (1 - chance) / draws.size)
     for all_nodes in (0, N, N + 1):
-        np.testing.assert_array_equal(_draw(jax.random.key(0), taught, all_nodes), np.arange(N))
+        np.testing.assert_array_equal(_draw(jax.random.key(0), taught, nodes, all_nodes), np.arange(N))
+
+
+def test_the_losses_of_a_draw_are_those_of_the_nodes_it_holds():
+    states, run, shared = arrays()
+    drawn = np.asarray(_draw(jax.random.key(3), TAUGHT, run["taught_nodes"], 6))
+    logs = compiled(Objective(("local",), "fixed", "fixed", aligned_nodes=6))(states, run, shared)[1]
+    projected = model().alignment(jnp.asarray(shared["teacher_states"][drawn]))
+    classes = run["aligned_classes"][drawn]
+    expected = [
+        nce(np.asarray(student)[drawn], np.asarray(teacher), classes)
+        for student, teacher in zip(states.hidden, projected, strict=True)
+    ]
+    assert float(logs["loss/local"]) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 def test_the_losses_of_many_runs_are_a_loop():
@@ -251,6 +260,7 @@ def test_the_losses_of_many_runs_are_a_loop():
     many = jax.tree.map(lambda leaf: np.stack([leaf] * 2), run)
     many["settings"]["local"] = np.array([0.3, 2.0], np.float32)
     many["taught"] = np.stack([TAUGHT, ~TAUGHT])
+    many["taught_nodes"] = np.stack([np.argsort(~TAUGHT, kind="stable"), np.argsort(TAUGHT, kind="stable")])
     many_states, many, shared = jax.tree.map(jnp.asarray, (many_states, many, shared))
 
     @jax.jit

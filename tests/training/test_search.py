@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgkd.training.search import Choice, best_setting, draw_settings
+from jaxgkd.errors import ConfigError
+from jaxgkd.training.search import Choice, draw_settings, grid_settings, ranked, read_sweep
 
 DEFAULT = {"learning_rate": 0.01, "dropout": 0.5, "temperature": 1.0}
 SPACE = {"learning_rate": Choice((0.003, 0.01, 0.03)), "dropout": Choice((0.2, 0.5, 0.8))}
@@ -51,7 +53,35 @@ def test_the_default_is_not_changed():
     assert default == DEFAULT
 
 
-def test_the_best_setting_has_the_best_mean_and_ties_go_to_the_earlier():
-    assert best_setting(np.array([[0.5, 0.6], [0.9, 0.1], [0.6, 0.7]])) == 2
-    assert best_setting(np.array([[0.5, 0.5], [0.4, 0.6]])) == 0
-    assert best_setting(np.array([[np.nan, 0.9], [0.1, 0.2]])) == 1
+def test_settings_rank_by_their_mean_and_ties_go_to_the_earlier():
+    assert ranked(np.array([[0.5, 0.6], [0.9, 0.1], [0.6, 0.7]])).tolist() == [2, 0, 1]
+    assert ranked(np.array([[0.5, 0.5], [0.4, 0.6]])).tolist() == [0, 1]
+    assert ranked(np.array([[np.nan, 0.9], [0.1, 0.2]])).tolist() == [1, 0]
+
+
+def test_a_sweep_is_read_and_becomes_a_grid():
+    sweep = read_sweep(["lr=1e-3,1e-2", "dropout=0.4"], list(DEFAULT))
+    assert sweep == {"learning_rate": Choice((1e-3, 1e-2)), "dropout": Choice((0.4,))}
+    assert grid_settings(sweep, DEFAULT) == [
+        {"learning_rate": 1e-3, "dropout": 0.4, "temperature": 1.0},
+        {"learning_rate": 1e-2, "dropout": 0.4, "temperature": 1.0},
+    ]
+    # What a row does not have is not swept in it.
+    assert grid_settings({"temperature": Choice((1.0, 2.0))}, {"dropout": 0.1}) == [{"dropout": 0.1}]
+    assert read_sweep(["align-temperature=1"], ["align_temperature"]) == {"align_temperature": Choice((1.0,))}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["width=1"], "'width=1' names no setting"),
+        (["dropout"], "'dropout' names no setting"),
+        (["dropout=a,b"], "'a,b' are no numbers"),
+        (["dropout="], "'' are no numbers"),
+        (["dropout=nan"], "'nan' are no numbers"),
+        (["lr=1", "learning-rate=2"], "'learning-rate' is given twice"),
+    ],
+)
+def test_a_sweep_that_cannot_be_read_is_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        read_sweep(words, list(DEFAULT))
