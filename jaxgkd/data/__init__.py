@@ -6,6 +6,8 @@
 - ``splits``: training, validation and test parts; few-shot, inductive, folds.
 - ``bag_of_words``: TF-IDF features for students.
 - ``registry``: data sets by name, and counts of what is in them.
+- ``molecules``: molecules from tables of SMILES and SD files, ``conformers``: their shapes, ``molecule_splits``: how
+  they are divided, ``rdkit_molecules``: those that come with RDKit. These load RDKit, so they are imported by name.
 """
 
 from jaxgkd.data.bag_of_words import Vocabulary

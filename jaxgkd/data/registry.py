@@ -1,7 +1,7 @@
 """Finds a data set by name or folder, for the recipe that asks for it, and counts what is in it."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,17 @@ def names(recipe: str) -> tuple[str, ...]:
         set() if folder is None or not folder.is_dir() else {path.name for path in folder.iterdir() if path.is_dir()}
     )
     return (*source.embedded, *source.known, *sorted(found - set(source.known)))
+
+
+def column_options(text_columns: Sequence[str], label: str) -> dict[str, Any]:
+    """Options of `load` for the columns a user named; defaults are left out, since embedded data sets take no options.
+
+    Args:
+      text_columns: columns to read as text, none for the usual ones.
+      label: column of the classes.
+    """
+    options: dict[str, Any] = {} if label == "label" else {"label": label}
+    return options | ({"text_columns": tuple(text_columns)} if text_columns else {})
 
 
 def load(name_or_path: str | os.PathLike[str] | None = None, *, recipe: str, **options: Any) -> Any:

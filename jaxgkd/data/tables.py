@@ -91,7 +91,7 @@ def read_table(path: Path) -> Table:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turns what the operating system says about ``path`` into a DataError."""
     try:
         yield
@@ -110,7 +110,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _read_csv(path: Path) -> Table:
-    with _reading(path):
+    with reading(path):
         content = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
     if not content.strip():
         raise DataError("is empty", file=path, mend="write a header and at least one row")
@@ -127,7 +127,7 @@ def _read_csv(path: Path) -> Table:
         raise DataError("is not a text file", file=path, row=row, mend="save it as CSV with UTF-8 encoding")
     header, records, rows = _parse(text, path)
     names = [name.strip() for name in header]
-    _check_header(names, path)
+    check_header(names, path)
     if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
         raise DataError("is not separated by commas", file=path, row=1, mend="save it as comma-separated CSV")
     cells = zip(*records, strict=True) if records else ((),) * len(names)
@@ -188,7 +188,8 @@ def _row_at_end(text: str) -> int:
     return row
 
 
-def _check_header(names: list[str], path: Path) -> None:
+def check_header(names: list[str], path: Path) -> None:
+    """Raises a DataError when two columns have the same name."""
     seen = set()
     for name in names:
         if name and name in seen:
@@ -200,14 +201,14 @@ def _read_parquet(path: Path) -> Table:
     import pyarrow
     import pyarrow.parquet
 
-    with _reading(path):
+    with reading(path):
         content = path.read_bytes()
     if not content:
         raise DataError("is empty", file=path, mend="write the table again")
     try:
         # A single file read from memory: reading by path would add columns for folders named like "fold=3".
         table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)).read()
-        _check_header(table.column_names, path)
+        check_header(table.column_names, path)
         columns, other_kinds = {}, {}
         for i, name in enumerate(table.column_names):
             text = _as_text(table.column(i))

@@ -52,7 +52,7 @@ def test_dense_and_sparse_files_give_the_same(tmp_path):
 )
 def test_refused(tmp_path, arrays, match):
     path = tmp_path / "features.npz"
-    np.savez(path, allow_pickle=True, **arrays)
+    np.savez(path, **arrays)
     with pytest.raises(DataError, match=match) as caught:
         read_features(path, 3)
     assert "features.npz" in str(caught.value) and "; " in str(caught.value)

@@ -85,3 +85,8 @@ def test_describe():
 @pytest.mark.skipif("JAXGKD_DATA" not in os.environ, reason="JAXGKD_DATA does not name the data folder")
 def test_real_names():
     assert registry.load("cora", recipe="lingugkd").n_node == 2708
+
+
+def test_only_columns_that_were_named_become_options():
+    assert registry.column_options((), "label") == {}
+    assert registry.column_options(["title", "name"], "topic") == {"label": "topic", "text_columns": ("title", "name")}
