@@ -30,6 +30,51 @@ def matmul_precision(dtype: jnp.dtype) -> lax.Precision:
     return lax.Precision.HIGHEST if dtype == jnp.float32 else lax.Precision.DEFAULT
 
 
+def fold_heads(states: Array, n_heads: int) -> Array:
+    """[b, t, heads · e], heads side by side, to [b · heads, t, e]."""
+    b, t, d = states.shape
+    return states.reshape(b, t, n_heads, d // n_heads).swapaxes(1, 2).reshape(b * n_heads, t, d // n_heads)
+
+
+def unfold_heads(states: Array, n_heads: int) -> Array:
+    """[b · heads, t, e] to [b, t, heads · e]: the inverse of ``fold_heads``."""
+    n, t, width = states.shape
+    return states.reshape(n // n_heads, n_heads, t, width).swapaxes(1, 2).reshape(n // n_heads, t, n_heads * width)
+
+
+def head_products(left: Array, right: Array) -> Array:
+    """The product of every vector with every other, head by head: [n, t, e] and [n, s, e] to [n, t, s], float32."""
+    precision = matmul_precision(left.dtype)
+    return lax.dot_general(
+        left, right, (((2,), (2,)), ((0,), (0,))), precision=precision, preferred_element_type=jnp.float32
+    )
+
+
+def attend(query: Array, key: Array, value: Array, bias: Array) -> Array:
+    """``softmax(query keyᵀ + bias) value`` of folded heads; scores and their softmax are float32.
+
+    Args:
+      query: [n, t, e], scaled.
+      key: [n, s, e].
+      value: [n, s, e].
+      bias: added to the scores; any shape that broadcasts to [n, t, s].
+
+    Returns:
+      [n, t, e], in the dtype of ``value``.
+    """
+    scores = head_products(query, key) + bias
+    # The shift by the maximum cancels out, so no gradient needs to flow through it.
+    weights = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    context = lax.dot_general(
+        weights.astype(value.dtype),
+        value,
+        (((2,), (1,)), ((0,), (0,))),
+        precision=matmul_precision(value.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    return (context / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
+
+
 def bidirectional_attention(query: Array, key: Array, value: Array, bias: Array, *, n_heads: int) -> Array:
     """Every token attends to every token whose bias is 0.
 
@@ -45,26 +90,6 @@ def bidirectional_attention(query: Array, key: Array, value: Array, bias: Array,
     Returns:
       [b, t, d], in the dtype of ``value``.
     """
-    b, t, d = query.shape
-    width = d // n_heads
-    precision = matmul_precision(value.dtype)
-
-    def fold_heads(states: Array) -> Array:
-        return states.reshape(b, t, n_heads, width).swapaxes(1, 2).reshape(b * n_heads, t, width)
-
-    query, key, value = fold_heads(query * width**-0.5), fold_heads(key), fold_heads(value)
-    scores = lax.dot_general(
-        query, key, (((2,), (2,)), ((0,), (0,))), precision=precision, preferred_element_type=jnp.float32
-    )
-    scores = scores + jnp.repeat(bias, n_heads, axis=0)[:, None, :]
-    # The shift by the maximum cancels out, so no gradient needs to flow through it.
-    weights = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    context = lax.dot_general(
-        weights.astype(value.dtype),
-        value,
-        (((2,), (1,)), ((0,), (0,))),
-        precision=precision,
-        preferred_element_type=jnp.float32,
-    )
-    context = (context / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
-    return context.reshape(b, n_heads, t, width).swapaxes(1, 2).reshape(b, t, d)
+    scale = (query.shape[-1] // n_heads) ** -0.5
+    query, key, value = (fold_heads(states, n_heads) for states in (query * scale, key, value))
+    return unfold_heads(attend(query, key, value, jnp.repeat(bias, n_heads, axis=0)[:, None, :]), n_heads)

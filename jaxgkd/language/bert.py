@@ -6,9 +6,9 @@ Sanh et al. 2019, https://arxiv.org/abs/1910.01108. Defaults are those of Huggin
 
 from jaxgkd.errors import UnsupportedModelError
 from jaxgkd.language.activations import ACTIVATIONS
-from jaxgkd.language.checkpoint import StoredTensor, WeightPlan
 from jaxgkd.language.config import BOOKKEEPING, GENERATION, NEUTRAL, ConfigFields
 from jaxgkd.language.encoder import EncoderConfig
+from jaxgkd.language.weight_plan import StoredTensor, WeightPlan
 
 # The masked-language-model head reuses the token table or does not; the encoder below it is the same.
 HARMLESS = BOOKKEEPING | GENERATION | {"tie_word_embeddings"}

@@ -1,103 +1,49 @@
-"""Read safetensors weights into stacked arrays, every tensor exactly once.
+"""Read weights into stacked arrays at their final place, every tensor exactly once.
 
-A family says in a ``WeightPlan`` which tensors its network is made of. Reading accounts for the whole file: a tensor
-that is missing, unexpected or of another shape is an error that names it, and what is left unread (poolers and heads)
-is left by name. Only safetensors are read; pickled weights can run code and are refused.
+A family says in a ``WeightPlan`` which tensors its network is made of, and every tensor of the checkpoint is accounted
+for. Safetensors, Flax's msgpack and Orbax folders are read; pickled weights can run code and are refused.
+
+Each stacked array is put together in host memory in its final dtype, or only the part of it that a device is to hold,
+and handed over before the next one is begun: beside the model there is never more in memory than one array of it.
 """
 
 import hashlib
-import json
-import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 from jax import Array
-from safetensors import SafetensorError, safe_open
 
 from jaxgkd.errors import CheckpointError
-from jaxgkd.language.config import read_json
+from jaxgkd.language.flax_files import FLAX_FILE, flax_files, held_tensors
+from jaxgkd.language.orbax_files import orbax_files, read_orbax
+from jaxgkd.language.placement import Bounds, Placement, aligned_empty, place
+from jaxgkd.language.safetensors_files import SHARD_INDEX, SINGLE_FILE, mapped_tensors, safetensors_files
+from jaxgkd.language.weight_plan import (
+    StoredTensor,
+    TensorEntry,
+    WeightPlan,
+    match_entries,
+    stacked_shape,
+    stored_names,
+)
 
-SINGLE_FILE = "model.safetensors"
-SHARD_INDEX = "model.safetensors.index.json"
-
-FLOAT_TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """One parameter as the file stores it.
-
-    Attributes:
-      name: its name there, without the model's prefix; ``{layer}`` stands for the layer number.
-      shape: its shape there.
-      transpose: store the last two axes the other way round; PyTorch keeps linear layers as [out, in].
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    transpose: bool = False
-
-
-@dataclass(frozen=True)
-class WeightPlan:
-    """Which tensors make up a model.
-
-    Attributes:
-      tensors: ``{group: {parameter: StoredTensor}}``; in a group where names hold ``{layer}`` all of them do.
-      n_layers: layers to stack.
-      anchor: a tensor every checkpoint of the family has; it tells which prefix the file uses.
-      prefixes: what may stand before every name, "" included.
-      ignored: patterns (as in file names) of tensors that are no part of the model.
-      renamed: old endings of names and today's.
-    """
-
-    tensors: Mapping[str, Mapping[str, StoredTensor]]
-    n_layers: int
-    anchor: str
-    prefixes: tuple[str, ...]
-    ignored: tuple[str, ...]
-    renamed: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where a tensor lies: its file, element type, shape and byte offset."""
-
-    file: Path
-    kind: str
-    shape: tuple[int, ...]
-    offset: int
-
-    def read(self, name: str) -> np.ndarray:
-        """Map the tensor's values from the file, without copying."""
-        if self.kind not in FLOAT_TYPES:
-            raise CheckpointError(
-                f"tensor {name} is stored as {self.kind}",
-                file=self.file,
-                mend=f"use weights stored as one of {', '.join(FLOAT_TYPES)}",
-            )
-        dtype = np.dtype(FLOAT_TYPES[self.kind])
-        if math.prod(self.shape) == 0:
-            return np.zeros(self.shape, dtype)
-        return np.memmap(self.file, dtype=dtype, mode="r", offset=self.offset, shape=self.shape)
+# Columns turned at a time.
+_BAND = 128
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder, in name order.
+    """The files that hold a checkpoint's weights, in name order: safetensors, else Orbax's, else Flax's msgpack.
 
     Raises:
       CheckpointError: there are none, only pickled ones, or a shard is missing.
     """
-    single, index = folder / SINGLE_FILE, folder / SHARD_INDEX
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        return [folder / name for name in sorted(set(_shard_of_tensor(folder).values()))]
+    files = safetensors_files(folder) or orbax_files(folder) or flax_files(folder)
+    if files:
+        return files
     pickled = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
     if pickled:
         raise CheckpointError(
@@ -107,7 +53,7 @@ def weight_files(folder: Path) -> list[Path]:
             ".save_pretrained(folder)",
         )
     raise CheckpointError(
-        f"there is neither {SINGLE_FILE} nor {SHARD_INDEX}",
+        f"there is neither {SINGLE_FILE} nor {SHARD_INDEX}, nor {FLAX_FILE}",
         file=folder,
         mend="give a folder that holds a whole Hugging Face checkpoint",
     )
@@ -116,7 +62,7 @@ def weight_files(folder: Path) -> list[Path]:
 def weights_hash(folder: str | Path) -> str:
     """SHA-256 of a checkpoint's weights, in hexadecimal.
 
-    Of the file where there is one; of the shards' own hashes, in name order, where there are several.
+    Of the file where there is one; of the files' own hashes, in name order, where there are several.
 
     Raises:
       CheckpointError: as in ``weight_files``.
@@ -131,13 +77,17 @@ def file_hash(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_weights(folder: Path, plan: WeightPlan, dtype: jnp.dtype) -> dict[str, dict[str, Array]]:
+def read_weights(
+    folder: Path, plan: WeightPlan, dtype: jnp.dtype, placement: Placement | None = None
+) -> dict[str, dict[str, Array]]:
     """Read a model's weights.
 
     Args:
       folder: a checkpoint folder.
       plan: which tensors to read.
       dtype: what to convert them to.
+      placement: where each array goes, see ``Placement``; None for the default device. A device's part is read from
+        the file for that device alone.
 
     Returns:
       ``{group: {parameter: array}}``, stacked over layers along a leading axis where names hold ``{layer}``.
@@ -145,129 +95,74 @@ def read_weights(folder: Path, plan: WeightPlan, dtype: jnp.dtype) -> dict[str, 
     Raises:
       CheckpointError: a tensor is missing, unexpected or of another shape, or a file is damaged.
     """
-    entries = _match(folder, plan, _list_tensors(folder))
-    weights: dict[str, dict[str, Array]] = {}
-    for group, tensors in plan.tensors.items():
-        weights[group] = {}
-        for parameter, stored in tensors.items():
-            names = _names(stored, plan.n_layers)
-            shape = stored.shape[:-2] + stored.shape[:-3:-1] if stored.transpose else stored.shape
-            stacked = np.empty((len(names), *shape), dtype)
-            for layer, name in enumerate(names):
-                values = entries[name].read(name)
-                stacked[layer] = values.swapaxes(-1, -2) if stored.transpose else values
-            weights[group][parameter] = jnp.asarray(stacked if "{layer}" in stored.name else stacked[0])
+    files = weight_files(folder)
+    if files == orbax_files(folder):
+        return read_orbax(folder, plan, dtype, placement)
+    tensors = held_tensors(files) if files[0].suffix == ".msgpack" else mapped_tensors(files)
+    return stack_tensors(folder, plan, tensors, dtype, placement)
+
+
+def stack_tensors(
+    folder: Path,
+    plan: WeightPlan,
+    tensors: Mapping[str, TensorEntry],
+    dtype: jnp.dtype,
+    placement: Placement | None = None,
+) -> dict[str, dict[str, Array]]:
+    """Stack the tensors of a plan; as ``read_weights``, from ``tensors`` by the names they are stored under."""
+    entries = match_entries(folder, plan, tensors)
+    weights: dict[str, dict[str, Array]] = {group: {} for group in plan.tensors}
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for group, parameters in plan.tensors.items():
+            for parameter, stored in parameters.items():
+                names = stored_names(stored, plan.n_layers)
+                if names[0] in entries:
+                    source = _Source([(name, entries[name]) for name in names], stored, np.dtype(dtype), pool)
+                    weights[group][parameter] = place(f"{group}/{parameter}", source.shape, source.read, placement)
     return weights
 
 
-def _names(stored: StoredTensor, n_layers: int) -> list[str]:
-    if "{layer}" not in stored.name:
-        return [stored.name]
-    return [stored.name.format(layer=layer) for layer in range(n_layers)]
+class _Source:
+    """The tensors of one parameter, stacked, turned and converted while they are copied out of their files."""
 
+    def __init__(
+        self, entries: list[tuple[str, TensorEntry]], stored: StoredTensor, dtype: np.dtype, pool: ThreadPoolExecutor
+    ):
+        self.entries, self.transpose, self.dtype, self.pool = entries, stored.transpose, dtype, pool
+        self.stacked = "{layer}" in stored.name
+        self.shape = stacked_shape(stored, len(entries))
 
-def _shard_of_tensor(folder: Path) -> dict[str, str]:
-    index = folder / SHARD_INDEX
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError("the index lists no tensors", file=index, field="weight_map", mend="download it again")
-    for name in set(weight_map.values()):
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(
-                f"{json.dumps(name)} is not the name of a safetensors file in the same folder",
-                file=index,
-                field="weight_map",
-                mend="download the index again",
-            )
-        if not (folder / name).is_file():
-            raise CheckpointError(f"shard {name} is missing", file=folder, mend="download it again")
-    return weight_map
+    def read(self, bounds: Bounds) -> np.ndarray:
+        """The part of the parameter between ``bounds``, in its final dtype."""
+        result = aligned_empty(tuple(stop - start for start, stop in bounds), self.dtype)
+        if not self.stacked:
+            name, entry = self.entries[0]
+            self._copy(result, name, entry, bounds)
+            return result
+        (first, last), *inner = bounds
 
+        def copy_layer(row: int) -> None:
+            name, entry = self.entries[first + row]
+            self._copy(result[row], name, entry, tuple(inner))
 
-def _list_tensors(folder: Path) -> dict[str, Entry]:
-    files = weight_files(folder)
-    if [file.name for file in files] == [SINGLE_FILE]:
-        return _read_header(files[0])
-    shard_of_tensor = _shard_of_tensor(folder)
-    entries: dict[str, Entry] = {}
-    for file in files:
-        header = _read_header(file)
-        listed = {name for name, shard in shard_of_tensor.items() if shard == file.name}
-        for name in sorted(listed ^ header.keys()):
-            wrong = "lists a tensor the shard does not hold" if name in listed else "leaves out a tensor of the shard"
-            raise CheckpointError(f"the index {wrong}: {name}", file=file, mend="download the checkpoint again")
-        entries |= header
-    return entries
-
-
-def _read_header(file: Path) -> dict[str, Entry]:
-    try:
-        # Opening checks the header against the length of the file, so no offset below can point outside it.
-        with safe_open(file, framework="numpy"):
+        # Iterated over, so that an error in a thread is raised here.
+        for _ in self.pool.map(copy_layer, range(last - first)):
             pass
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length))
-    except (SafetensorError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"the file is truncated or damaged ({error})", file=file, mend="download it again"
-        ) from None
-    header.pop("__metadata__", None)
-    return {
-        name: Entry(file, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
-        for name, entry in header.items()
-    }
+        return result
 
-
-def _match(folder: Path, plan: WeightPlan, entries: Mapping[str, Entry]) -> dict[str, Entry]:
-    """Give each tensor of the plan its entry, by the plan's names, and account for all others."""
-
-    def today(name: str) -> str:
-        for old, new in plan.renamed.items():
-            if name.endswith(old):
-                return name.removesuffix(old) + new
-        return name
-
-    renamed: dict[str, str] = {}
-    for name in entries:
-        if today(name) in renamed:
-            raise CheckpointError(
-                f"tensors {renamed[today(name)]} and {name} are two names of one weight",
-                file=folder,
-                mend="use the checkpoint as it was released",
-            )
-        renamed[today(name)] = name
-
-    used_prefixes = [prefix for prefix in plan.prefixes if prefix + plan.anchor in renamed]
-    if len(used_prefixes) != 1:
-        found = "missing" if not used_prefixes else f"there {len(used_prefixes)} times, with different prefixes"
-        raise CheckpointError(
-            f"tensor {plan.anchor} is {found}", file=folder, mend="use a checkpoint that holds one model of its family"
-        )
-    prefix = used_prefixes[0]
-
-    matched: dict[str, Entry] = {}
-    for tensors in plan.tensors.values():
-        for stored in tensors.values():
-            for name in _names(stored, plan.n_layers):
-                if prefix + name not in renamed:
-                    raise CheckpointError(
-                        f"tensor {prefix + name} is missing", file=folder, mend="download the checkpoint again"
-                    )
-                entry = entries[renamed.pop(prefix + name)]
-                if entry.shape != stored.shape:
-                    raise CheckpointError(
-                        f"tensor {prefix + name} has shape {list(entry.shape)} where config.json asks for "
-                        f"{list(stored.shape)}",
-                        file=entry.file,
-                        mend="use the config.json that belongs to these weights",
-                    )
-                matched[name] = entry
-    for name, written in sorted(renamed.items()):
-        if not any(fnmatchcase(name.removeprefix(prefix), pattern) for pattern in plan.ignored):
-            raise CheckpointError(
-                f"tensor {written} is not part of the model that config.json describes",
-                file=folder,
-                mend="use the config.json that belongs to these weights",
-            )
-    return matched
+    def _copy(self, target: np.ndarray, name: str, entry: TensorEntry, bounds: Bounds) -> None:
+        values = entry.read(name)
+        if self.transpose:
+            values = values.swapaxes(-1, -2)
+        values = values[tuple(slice(*pair) for pair in bounds)]
+        if values.dtype == target.dtype:
+            # Copied as whole numbers of the same size: numpy lets other threads run for these types alone.
+            raw = np.dtype(f"u{target.dtype.itemsize}")
+            values, target = values.view(raw), target.view(raw)
+        if not self.transpose:
+            target[...] = values
+            return
+        # In bands: turned as a whole, a large matrix would be fetched into the cache once for every column.
+        for start in range(0, target.shape[-1], _BAND):
+            band = (..., slice(start, start + _BAND))
+            target[band] = values[band]

@@ -1,9 +1,9 @@
 """Read config.json so strictly that no field can change the numbers unnoticed.
 
 A model is reproduced exactly or refused. Every field of config.json is therefore either read by its family
-(``integer``, ``number``, ``choice``), allowed only at the value that leaves the model as it is (``neutral``), or named
-in a list of fields that cannot touch a hidden state (``harmless``). Whatever is left over raises
-``UnsupportedModelError``.
+(``integer``, ``number``, ``flag``, ``choice``, ``words``, ``section``), allowed only at the value that leaves the model
+as it is (``neutral``), or named in a list of fields that cannot touch a hidden state (``harmless``). Whatever is left
+over raises ``UnsupportedModelError``.
 
 The layouts of transformers 4 and 5 differ in which fields they write, not in what the fields mean, and both leave out
 fields that had no name yet when a model was released: a missing field takes the default its family documents.
@@ -112,24 +112,78 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 class ConfigFields:
     """The fields of one config.json, each to be read, checked or waved through before ``finish``."""
 
-    def __init__(self, values: Mapping[str, Any], file: str | PathLike[str]):
+    def __init__(self, values: Mapping[str, Any], file: str | PathLike[str], *, parent: str = ""):
         self.file = file
+        self._parent = parent
         self._values = dict(values)
         self._left = set(values)
 
-    def integer(self, name: str, default: int, *, at_least: int = 1) -> int:
-        """Field ``name`` as a whole number, ``default`` where it is missing."""
+    def __contains__(self, name: str) -> bool:
+        """Whether the file has field ``name``, be it null."""
+        return name in self._values
+
+    def integer(self, name: str, default: int | None, *, at_least: int = 1) -> int:
+        """Field ``name`` as a whole number, ``default`` where it is missing; refused then if there is none."""
         value = self._take(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
             raise self._unsupported(name, value, f"a whole number of at least {at_least} is expected")
         return value
 
-    def number(self, name: str, default: float) -> float:
-        """Field ``name`` as a number above 0, ``default`` where it is missing."""
+    def number(self, name: str, default: float | None) -> float:
+        """Field ``name`` as a number above 0, ``default`` where it is missing; refused then if there is none."""
         value = self._take(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise self._unsupported(name, value, "a number above 0 is expected")
         return float(value)
+
+    def integer_or_none(self, name: str, default: int | None, *, at_least: int = 1) -> int | None:
+        """As ``integer``, where null has a meaning of its own."""
+        value = self._values.get(name, default)
+        return self._take(name, None) if value is None else self.integer(name, value, at_least=at_least)
+
+    def number_or_none(self, name: str, default: float | None) -> float | None:
+        """As ``number``, where null has a meaning of its own."""
+        value = self._values.get(name, default)
+        return self._take(name, None) if value is None else self.number(name, value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Field ``name`` as true or false, ``default`` where it is missing."""
+        value = self._take(name, default)
+        if not isinstance(value, bool):
+            raise self._unsupported(name, value, "true or false is expected")
+        return value
+
+    def words(self, name: str, supported: Collection[str], *, length: int) -> tuple[str, ...] | None:
+        """Field ``name`` as a list of ``length`` of the ``supported`` words, None where it is missing or null."""
+        value = self._take(name, None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != length:
+            raise self._unsupported(name, value, f"a list of {length} words is expected")
+        for word in value:
+            if not isinstance(word, str) or word not in supported:
+                raise self._unsupported(name, word, f"supported are {', '.join(sorted(supported))}")
+        return tuple(value)
+
+    def word_set(self, name: str, default: str, supported: Collection[str]) -> frozenset[str]:
+        """Field ``name`` as some of the ``supported`` words, each at most once, as a list or in one string: "a|b"."""
+        value = self._take(name, None)
+        words = default if value is None else value
+        if isinstance(words, str):
+            words = [word.strip() for word in words.lower().split("|") if word.strip()]
+        known = isinstance(words, list) and all(isinstance(word, str) and word in supported for word in words)
+        if not known or len(set(words)) != len(words):
+            raise self._unsupported(name, value, f"any of {', '.join(sorted(supported))} are expected")
+        return frozenset(words)
+
+    def section(self, name: str) -> "ConfigFields | None":
+        """Field ``name`` as fields of its own, None where it is missing or null; ``finish`` them too."""
+        value = self._take(name, None)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self._unsupported(name, value, "an object is expected")
+        return ConfigFields(value, self.file, parent=f"{self._parent}{name}.")
 
     def choice(self, name: str, default: str, supported: Collection[str]) -> str:
         """Field ``name`` as one of the ``supported`` words, ``default`` where it is missing."""
@@ -156,6 +210,10 @@ class ConfigFields:
             name = min(self._left)
             raise self._unsupported(name, self._values[name], "this field is not understood")
 
+    def refusal(self, name: str, reason: str) -> UnsupportedModelError:
+        """The error to raise where the value of field ``name`` cannot stand beside the others."""
+        return self._unsupported(name, self._values.get(name), reason)
+
     def _take(self, name: str, default: Any) -> Any:
         self._left.discard(name)
         return self._values.get(name, default)
@@ -166,7 +224,7 @@ class ConfigFields:
         return UnsupportedModelError(
             f"{shown} would not be reproduced exactly: {reason}",
             file=self.file,
-            field=name,
+            field=f"{self._parent}{name}",
             mend="choose another checkpoint, or remove the field if it does not belong to the model's arithmetic",
         )
 
@@ -201,7 +259,19 @@ def read_fields(folder: Path) -> tuple[str, ConfigFields]:
       UnsupportedModelError: ``model_type`` is missing.
     """
     file = folder / "config.json"
-    values = read_json(file)
+    return fields_of(read_json(file), file)
+
+
+def fields_of(values: Mapping[str, Any], file: str | PathLike[str]) -> tuple[str, ConfigFields]:
+    """Open what a config.json says, whether or not it lies in a file.
+
+    Returns:
+      Its ``model_type`` and its other fields.
+
+    Raises:
+      UnsupportedModelError: ``model_type`` is missing.
+    """
+    values = dict(values)
     model_type = values.pop("model_type", None)
     if not isinstance(model_type, str):
         raise UnsupportedModelError(

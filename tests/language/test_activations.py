@@ -24,6 +24,7 @@ ORACLES = {
     "relu": lambda values: np.maximum(values, 0),
     "silu": lambda values: values * expit(values),
     "swish": lambda values: values * expit(values),
+    "tanh": np.tanh,
 }
 
 

@@ -70,6 +70,58 @@ def test_choices_name_what_is_supported(value):
     assert caught.value.field == "act"
 
 
+def test_null_passes_where_it_has_a_meaning():
+    config = fields(window=None, cap=None, width=4, scale=0.5)
+    assert config.integer_or_none("window", 7) is None
+    assert config.number_or_none("cap", 7.0) is None
+    assert config.integer_or_none("width", None) == 4
+    assert config.number_or_none("scale", None) == 0.5
+    assert config.integer_or_none("absent", 7) == 7
+    assert config.number_or_none("absent", None) is None
+    config.finish()
+    with pytest.raises(UnsupportedModelError):
+        fields(window=0).integer_or_none("window", None)
+    with pytest.raises(UnsupportedModelError):
+        fields(cap="50").number_or_none("cap", None)
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "true", []])
+def test_flags_are_true_or_false(value):
+    assert fields(bias=True).flag("bias", False) is True
+    assert fields().flag("bias", True) is True
+    with pytest.raises(UnsupportedModelError) as caught:
+        fields(bias=value).flag("bias", False)
+    assert caught.value.field == "bias"
+
+
+@pytest.mark.parametrize("value", [["a"], ["a", "b", "a"], ["a", "c"], ["a", None], "ab", {"0": "a", "1": "b"}])
+def test_lists_of_words_have_their_length_and_their_vocabulary(value):
+    assert fields(kinds=["a", "b"]).words("kinds", {"a", "b"}, length=2) == ("a", "b")
+    assert fields(kinds=None).words("kinds", {"a"}, length=2) is None
+    with pytest.raises(UnsupportedModelError) as caught:
+        fields(kinds=value).words("kinds", {"a", "b"}, length=2)
+    assert caught.value.field == "kinds"
+
+
+def test_sections_are_read_like_the_whole():
+    config = fields(rope={"theta": 5, "other": 1}, none=None)
+    assert config.section("none") is None
+    assert config.section("absent") is None
+    section = config.section("rope")
+    assert section.number("theta", 1.0) == 5.0
+    config.finish()
+    with pytest.raises(UnsupportedModelError, match="not understood") as caught:
+        section.finish()
+    assert caught.value.field == "rope.other"
+    with pytest.raises(UnsupportedModelError) as caught:
+        fields(rope="linear").section("rope")
+    assert caught.value.field == "rope"
+
+
+def test_a_refusal_shows_the_value():
+    assert "8 would not" in str(fields(heads=8).refusal("heads", "it does not divide the width"))
+
+
 def test_long_values_are_shortened_in_the_message():
     with pytest.raises(UnsupportedModelError) as caught:
         fields(act="x" * 500).choice("act", "gelu", {"gelu"})
@@ -92,3 +144,21 @@ def test_what_is_no_json_object_is_refused(tmp_path, text):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"config\.json: the file is missing"):
         read_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("value", [["a", "b"], "b|a", "A | B", ["b", "a"]])
+def test_sets_of_words_have_no_order(value):
+    assert fields(kinds=value).word_set("kinds", "", ("a", "b", "c")) == {"a", "b"}
+
+
+def test_sets_of_words_may_be_missing_or_empty():
+    assert fields().word_set("kinds", "a|b", ("a", "b")) == {"a", "b"}
+    assert fields(kinds=None).word_set("kinds", "", ("a",)) == set()
+    assert fields(kinds=[]).word_set("kinds", "a", ("a",)) == set()
+
+
+@pytest.mark.parametrize("value", [["a", "a"], "a|c", 3, [3], {"a": 1}])
+def test_sets_of_words_hold_nothing_else(value):
+    with pytest.raises(UnsupportedModelError) as caught:
+        fields(kinds=value).word_set("kinds", "", ("a", "b"))
+    assert caught.value.field == "kinds"

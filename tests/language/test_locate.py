@@ -156,6 +156,15 @@ def test_a_model_without_safetensors_is_refused(hub, tmp_path):
         resolve("someone/model")
 
 
+def test_flax_weights_are_fetched_where_there_are_no_others(hub, tmp_path):
+    shutil.copy(BERT / "config.json", tmp_path)
+    (tmp_path / "flax_model.msgpack").write_bytes(b"")
+    hub.online["someone/model"] = tmp_path
+    assert resolve("someone/model") == tmp_path
+    assert hub.calls[1:] == [("someone/model", False)] * 2
+    assert {"config.json", "flax_model.msgpack", "flax_model-*.msgpack"} <= set(hub.patterns)
+
+
 def test_a_repository_that_is_no_model_is_refused(hub, tmp_path):
     hub.online["someone/data"] = tmp_path
     with pytest.raises(CheckpointError, match=r"no config\.json"):
