@@ -1,0 +1,126 @@
+"""Time several programs for the same work in turn, each in a process of its own, and keep every time.
+
+A *side* is a function that takes the case (a dict of sizes) and gives a function without arguments that does the work
+once and waits for it. Sides are built and warmed up first, by a run of the work or of its attribute ``warm`` where a
+shorter one is enough; then they take turns, so that whatever else the machine does falls on all of them alike.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+Side = Callable[[dict], Callable[[], object]]
+
+RESULTS = Path(__file__).parent / "results"
+# Threads of the side that has just finished may spin for a while before they sleep.
+_PAUSE_SECONDS = 0.3
+
+
+def take_turns(sides: dict[str, Side], case: dict, *, repetitions: int) -> dict[str, list[float]]:
+    """Seconds of every repetition of every side.
+
+    Args:
+      sides: by name, in the order in which they take turns; functions at the top of a module.
+      case: what each is built with.
+      repetitions: rounds in which each side runs once.
+
+    Raises:
+      RuntimeError: a side failed; its own message was printed by its process.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, {}
+    for name, side in sides.items():
+        pipes[name], theirs = context.Pipe()
+        processes[name] = context.Process(target=_serve, args=(side, case, theirs), daemon=True)
+        processes[name].start()
+        _answer(name, pipes[name], processes[name])
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repetitions):
+        for name, pipe in pipes.items():
+            time.sleep(_PAUSE_SECONDS)
+            pipe.send("run")
+            seconds[name].append(_answer(name, pipe, processes[name]))
+    for pipe in pipes.values():
+        pipe.send("stop")
+    for process in processes.values():
+        process.join()
+    return seconds
+
+
+def _serve(side: Side, case: dict, pipe) -> None:
+    work = side(case)
+    getattr(work, "warm", work)()
+    pipe.send(0.0)
+    while pipe.recv() == "run":
+        begun = time.perf_counter()
+        work()
+        pipe.send(time.perf_counter() - begun)
+
+
+def _answer(name: str, pipe, process) -> float:
+    while not pipe.poll(1.0):
+        if not process.is_alive():
+            raise RuntimeError(f"the side '{name}' stopped with code {process.exitcode}")
+    return pipe.recv()
+
+
+def record(name: str, claim: str, measured: list[dict], *, ours: str = "jaxgkd", **facts) -> Path:
+    """Write ``results/<name>.json`` and print the medians.
+
+    Args:
+      name: of the benchmark.
+      claim: one sentence that says what is timed.
+      measured: one dict per case with ``case``, ``seconds`` (side → repetitions) and anything else worth keeping;
+        medians, and how many times longer than ours each other side took, are added.
+      ours: the side that the others are divided by.
+      **facts: whatever else belongs into the file.
+    """
+    for entry in measured:
+        medians = {side: statistics.median(values) for side, values in entry["seconds"].items()}
+        entry["median_seconds"] = medians
+        entry["ratio"] = {side: value / medians[ours] for side, value in medians.items() if side != ours}
+        print(json.dumps(entry["case"]))
+        for side, value in medians.items():
+            times = f"   {value / medians[ours]:.2f} × ours" if side != ours else ""
+            print(f"  {side:32s} {1e3 * value:10.1f} ms{times}")
+    for fact, value in facts.items():
+        print(fact, json.dumps(value))
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    contents = {
+        "claim": claim,
+        "command": f"python experiments/benchmarks/{name}.py",
+        "measured": measured,
+        **facts,
+        **machine(),
+    }
+    path.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    print(f"kept in {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    return path
+
+
+def machine() -> dict:
+    """Date, processor, cores, memory and versions."""
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        cpu = next(
+            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu
+        )
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    versions = {"python": platform.python_version()}
+    for package in ("jax", "jaxlib", "flax", "torch", "torch-geometric", "transformers"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "memory_gib": round(pages / 2**30)},
+        "versions": versions,
+    }

@@ -1,0 +1,91 @@
+"""Write the table of this folder's README and its figure from ``results/*.json``.
+
+python experiments/benchmarks/tables.py
+"""
+
+import json
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- table: written by experiments/benchmarks/tables.py -->", "<!-- end of table -->"
+
+
+def results() -> dict[str, dict]:
+    return {file.stem: json.loads(file.read_text()) for file in sorted((HERE / "results").glob("*.json"))}
+
+
+def size_of(case: dict) -> str:
+    words = (
+        f"{key.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{key} {value}"
+        for key, value in case.items()
+    )
+    return ", ".join(words)
+
+
+def lines() -> list[str]:
+    table = ["| benchmark | case | side | ms | times ours |", "|---|---|---|--:|--:|"]
+    notes = []
+    for name, result in results().items():
+        for entry in result["measured"]:
+            what, case = f"[{name}]({name}.py)", size_of(entry["case"])
+            for side, seconds in entry["median_seconds"].items():
+                ratio = entry["ratio"].get(side)
+                times = "" if ratio is None else f"{ratio:.2f}"
+                table.append(f"| {what} | {case} | {side.replace('_', ' ')} | {1e3 * seconds:,.1f} | {times} |")
+                what = case = ""
+        machine, versions = result["machine"], result["versions"]
+        used = ", ".join(f"{package} {number}" for package, number in versions.items())
+        notes.append(
+            f"- `{result['command']}`: {result['claim']}. {result['date']}, {machine['cpu']}, "
+            f"{machine['cores']} cores, {machine['memory_gib']} GiB; {used}."
+        )
+        for fact, values in result.items():
+            if fact not in ("claim", "command", "measured", "date", "machine", "versions"):
+                notes.append(f"  {fact}: `{json.dumps(values)}`")
+    return [*table, "", *notes]
+
+
+def draw_scaling(path: Path) -> None:
+    """Time and memory against the number of edges, both axes logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    measured = results()["scaling"]["measured"]
+    edges = [entry["case"]["edges"] for entry in measured]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    for side, color in (("jaxgkd", "#1b6ca8"), ("pyg_scatter", "#c05621")):
+        there = [entry for entry in measured if side in entry["median_seconds"]]
+        left.loglog(
+            [entry["case"]["edges"] for entry in there],
+            [entry["median_seconds"][side] for entry in there],
+            "o-",
+            color=color,
+            label=side.replace("_", " "),
+        )
+    slope = [measured[0]["median_seconds"]["jaxgkd"] * edge / edges[0] for edge in edges]
+    left.loglog(edges, slope, ":", color="0.6", label="in proportion to edges")
+    left.set(xlabel="edges", ylabel="seconds, forward and backward")
+    left.legend(frameon=False)
+    right.loglog(edges, [entry["temporary_bytes"] / 2**20 for entry in measured], "o-", color="#1b6ca8")
+    width = measured[0]["case"]["width"]
+    right.loglog(edges, [4 * edge * width / 2**20 for edge in edges], ":", color="0.6")
+    right.text(edges[2], 4 * edges[2] * width / 2**20 * 2, "edges × width", color="0.4", ha="right")
+    right.set(xlabel="edges", ylabel="MiB beside inputs and results")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    readme = HERE / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text("\n".join([before + BEGIN, "", *lines(), "", END]) + after, encoding="utf-8")
+    (HERE / "figures").mkdir(exist_ok=True)
+    draw_scaling(HERE / "figures" / "scaling.png")
+
+
+if __name__ == "__main__":
+    main()
