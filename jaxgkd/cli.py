@@ -1,4 +1,4 @@
-"""``jaxgkd run | report | data``: flags come from the dataclasses below and from the recipes' own.
+"""``jaxgkd run | extract | report | data``: flags come from the dataclasses below and from the recipes' own.
 
 An error is one sentence on stderr and exit code 2. What a command needs is imported when it is called, so that
 ``jaxgkd --help`` answers at once.
@@ -19,6 +19,7 @@ from jaxgkd.errors import ConfigError, JaxgkdError
 USAGE = """usage: jaxgkd COMMAND …
 
   jaxgkd run RECIPE      distil a teacher into a student and report the result; RECIPE is lingugkd
+  jaxgkd extract         ask a language model about every node of a text graph, and keep what it says
   jaxgkd report RUN…     write a run's report again, or compare several runs in one table
   jaxgkd data list       data sets that --data knows by name
   jaxgkd data check DIR  read a folder of nodes and edges as a run would, and count what is in it
@@ -33,6 +34,26 @@ class Report:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs."""
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Ask a language model about every node of a text graph, and keep what it says in a store that runs find again."""
+
+    data: str = "scipy-docs"
+    """scipy-docs, a name under $JAXGKD_DATA/text, or a folder with nodes and edges files."""
+    text_columns: tuple[str, ...] = ()
+    """Columns to read as text; by default title, abstract, text, name and keywords."""
+    label: str = "label"
+    """Column that holds the classes; causal models are told their names, and no node's own."""
+    teacher: str = "all-MiniLM-L6-v2"
+    """Language model: a folder with config.json and safetensors, an installed package, or a Hugging Face id."""
+    hops: int = 2
+    """Largest hop: one prompt a node and hop."""
+    max_tokens: int = 128
+    """Tokens of a prompt; longer texts are cut, and counted."""
+    out: Path | None = None
+    """Folder of stores; by default the user's cache, where runs look."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +76,12 @@ class DataCheck:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, or 2 after an error of the user's."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands: dict[str, Callable[[list[str]], None]] = {"run": _run, "report": _report, "data": _data}
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "run": _run,
+        "extract": _extract,
+        "report": _report,
+        "data": _data,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2
@@ -102,6 +128,34 @@ def _run(arguments: list[str]) -> None:
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
 
 
+def _extract(arguments: list[str]) -> None:
+    from jaxgkd.data import registry
+    from jaxgkd.teachers.hops import TextEncoder, hop_features
+    from jaxgkd.training.compilation import use_compilation_cache
+
+    config = tyro.cli(Extract, prog="jaxgkd extract", args=arguments)
+    for field, least in (("hops", 0), ("max_tokens", 1)):
+        if getattr(config, field) < least:
+            flag = f"--{field.replace('_', '-')}"
+            raise ConfigError(f"the value is {getattr(config, field)}", field=flag, mend=f"give {least} or more")
+    use_compilation_cache()
+    console = Console()
+    graph = registry.load(config.data, recipe="lingugkd", **registry.column_options(config.text_columns, config.label))
+    features = hop_features(
+        graph,
+        TextEncoder.load(config.teacher),
+        hops=config.hops,
+        max_tokens=config.max_tokens,
+        root=config.out,
+        progress=console.is_terminal,
+        on_line=console.print,
+    )
+    prompts, cut = (config.hops + 1) * graph.n_node, features.report["n_truncated"]
+    seconds = features.report["seconds"]
+    console.print(f"{prompts:,} prompts, {cut:,} of them cut to {config.max_tokens} tokens, asked in {seconds:.1f} s")
+    console.print(f"store: {features.folder}", soft_wrap=True, highlight=False)
+
+
 def _report(arguments: list[str]) -> None:
     from jaxgkd.report import compare_table, write_report
 
@@ -123,9 +177,7 @@ def _data(arguments: list[str]) -> None:
         for name in registry.names("lingugkd"):
             print(name)
         return
-    options: dict[str, Any] = {} if config.label == "label" else {"label": config.label}
-    if config.text_columns:
-        options["text_columns"] = config.text_columns
+    options = registry.column_options(config.text_columns, config.label)
     facts = registry.describe(registry.load(config.folder, recipe="lingugkd", **options))
     for key, value in facts.items():
         if key == "notes":

@@ -190,7 +190,7 @@ def test_sparse_features_narrower_than_their_indices(folder, refused):
 
 
 def test_features_that_hold_objects_are_not_unpickled(folder, refused):
-    np.savez(folder / "features.npz", features=np.array([{"a": 1}] * 60, dtype=object), allow_pickle=True)
+    np.savez(folder / "features.npz", features=np.array([{"a": 1}] * 60, dtype=object))
     assert "features.npz: is not a readable NPZ file of numbers" in refused(folder)
 
 

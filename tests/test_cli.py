@@ -27,7 +27,7 @@ def no_data_folder(monkeypatch, own_cache):
 def test_without_a_command_all_are_listed(words, capsys):
     assert exit_code(*words) == (0 if words else 2)
     shown = capsys.readouterr().out
-    for command in ("run RECIPE", "report RUN", "data list", "data check"):
+    for command in ("run RECIPE", "extract", "report RUN", "data list", "data check"):
         assert f"jaxgkd {command}" in shown
 
 
@@ -36,6 +36,7 @@ def test_without_a_command_all_are_listed(words, capsys):
     [
         (["run", "--help"], ("lingugkd",)),
         (["run", "lingugkd", "--help"], RUN_FLAGS),
+        (["extract", "--help"], ("--data", "--teacher", "--hops", "--max-tokens", "--out")),
         (["report", "--help"], ("Folders of finished runs",)),
         (["data", "--help"], ("list", "check")),
         (["data", "list", "--help"], ()),
@@ -225,3 +226,26 @@ def test_a_loss_that_is_not_finite_and_an_interruption_are_sentences(monkeypatch
         shown = capsys.readouterr().err
         assert shown.count("\n") == 1
         assert said in shown
+
+
+def test_extract_keeps_what_a_language_model_says(text_graph_folder, bert_folder, tmp_path, capsys):
+    data = text_graph_folder(tmp_path / "topics", n_per_class=4)
+    flags = ["--data", str(data), "--teacher", str(bert_folder), "--hops", "1", "--max-tokens", "24"]
+    assert exit_code("extract", *flags, "--out", str(tmp_path / "stores")) == 0
+    shown = capsys.readouterr().out
+    assert "24 prompts" in shown
+    (folder,) = (tmp_path / "stores").iterdir()
+    assert str(folder) in shown
+    assert (folder / "manifest.json").exists()
+    assert exit_code("extract", *flags[:-4], "--hops", "-1") == 2
+    assert "--hops" in capsys.readouterr().err
+
+
+def test_a_causal_model_teaches(text_graph_folder, causal_folder, tmp_path, capsys):
+    data = text_graph_folder(tmp_path / "topics", n_per_class=10)
+    flags = ["--data", str(data), "--teacher", str(causal_folder), "--max-tokens", "200", "--hops", "1"]
+    flags += ["--smoke", "--seeds", "1", "--label-free", "--heads", "mlp", "--epochs", "4"]
+    assert exit_code("run", "lingugkd", *flags, "--out", str(tmp_path / "run")) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["teacher"]["name"] == "causal + MLP"
+    assert len(summary["results"]["student_distilled"]["test"]) == 1

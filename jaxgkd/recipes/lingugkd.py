@@ -27,7 +27,7 @@ from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.errors import ConfigError
 from jaxgkd.graphs import from_edges
 from jaxgkd.nn.alignment import Alignment
-from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, Weighting, distillation_loss
+from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, Weighting, distillation_loss, part_means
 from jaxgkd.nn.encoders import make_student
 from jaxgkd.recipes.node_rows import Budget, Row, train_row
 from jaxgkd.recipes.node_splits import NodeSplits, draw_splits, pseudo_labelled
@@ -45,19 +45,24 @@ from jaxgkd.teachers.hops import (
 from jaxgkd.teachers.text_classifier import TuneSettings
 from jaxgkd.teachers.zero_shot import zero_shot_probabilities
 from jaxgkd.training.run_dir import RunDirectory, check_folder
-from jaxgkd.training.search import Choice
+from jaxgkd.training.search import Choice, read_sweep
 
 #: What the search draws from: the first three for every row, the others for a row with a teacher.
 SPACE = {
-    "learning_rate": Choice((0.003, 0.01, 0.02)),
+    "learning_rate": Choice((0.003, 0.01)),
     "weight_decay": Choice((1e-4, 5e-4, 2e-3)),
     "dropout": Choice((0.2, 0.4, 0.6, 0.8)),
 }
 TEACHER_SPACE = {
     "label": Choice((0.1, 0.3, 1.0)),
     "temperature": Choice((1.0, 2.0)),
-    "local": Choice((0.03, 0.1, 0.3)),
-    "global": Choice((0.03, 0.1, 0.3)),
+    "local": Choice((0.01, 0.03, 0.1)),
+    "global": Choice((0.01, 0.03, 0.1)),
+}
+
+#: Flag → numeric setting of a run, all of which may differ between the runs of one compiled program.
+SETTINGS = {name: name for name in (*SPACE, "temperature", "align_temperature")} | {
+    f"{name}_strength": name for name in ("label", *TERMS)
 }
 
 LARGE = 1e9
@@ -96,12 +101,13 @@ class LinguGKD:
     """Seeds 0, 1, …; each sets a split (unless the data gives it) and the initial weights."""
 
     teacher: str = "all-MiniLM-L6-v2"
-    """Text encoder: a folder with config.json and safetensors, an installed package, or a Hugging Face id."""
+    """Language model, text encoder or causal: a folder with config.json and safetensors, an installed package, or a
+    Hugging Face id."""
     hops: int = 2
     """Largest hop of the prompts, and the student's number of layers."""
     max_tokens: int = 128
     """Tokens of a prompt; longer texts are cut, and counted in the report."""
-    heads: tuple[Literal["gcn", "gat", "sage", "gin", "mlp"], ...] = ("gcn", "sage")
+    heads: tuple[Literal["gcn", "gat", "sage", "gin", "mlp"], ...] = ("gcn", "sage", "mlp")
     """Heads on the language model's features, averaged: graph networks, or an MLP that sees each node alone."""
     tune: Literal["none", "lm"] = "none"
     """lm tunes the encoder's upper layers on the training labels, no node described by its own: minutes a split."""
@@ -133,7 +139,7 @@ class LinguGKD:
     """Nodes drawn each epoch for the alignment; 0 takes all."""
     parts: int = 128
     """Connected parts of the graph that the global alignment reads out."""
-    label_strength: float = 0.3
+    label_strength: float = 1.0
     """Weight of the labels' cross-entropy in the distilled student."""
     soft_strength: float = 1.0
     """Weight of the soft labels."""
@@ -152,7 +158,7 @@ class LinguGKD:
     """Of Adam."""
     weight_decay: float = 5e-4
     """L2 penalty."""
-    dropout: float = 0.6
+    dropout: float = 0.4
     """Of the student's input and hidden states."""
     epochs: int = 200
     """At most."""
@@ -162,6 +168,8 @@ class LinguGKD:
     """Settings tried for each row, alone and distilled alike, chosen on validation; 1 takes the ones given."""
     search_seeds: int = 3
     """Seeds that every try is trained with."""
+    sweep: tuple[str, ...] = ()
+    """Settings to try in all combinations instead, such as lr=1e-3,1e-2 dropout=0.4,0.6, in one compiled program."""
     reference: bool = False
     """Add a row: the same student on the language model's features of the texts instead of the shallow inputs."""
 
@@ -188,7 +196,7 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     started = time.perf_counter()
     config = _shrunk(config) if config.smoke else config
     _check(config)
-    graph = registry.load(config.data, recipe="lingugkd", **_loader_options(config))
+    graph = registry.load(config.data, recipe="lingugkd", **registry.column_options(config.text_columns, config.label))
     console.print(f"{graph.name}: {graph.n_node:,} nodes, {graph.n_edge:,} edges, {len(graph.class_names)} classes")
     splits = draw_splits(graph, config.split, list(range(config.seeds)), shots=config.shots, protocol=config.protocol)
     out = config.out or Path("runs") / f"lingugkd-{graph.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -197,6 +205,9 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
         return out
 
     encoder = TextEncoder.load(config.teacher)
+    if config.smoke and not encoder.is_causal:
+        # Instructions and class names would not fit into prompts as short as this.
+        config = replace(config, max_tokens=min(config.max_tokens, 32))
     features = hop_features(
         graph,
         encoder,
@@ -208,7 +219,9 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     )
     console.print(f"teacher features: {features.report['seconds']:.1f} s, kept in {features.folder}")
     if config.label_free:
-        splits = pseudo_labelled(splits, zero_shot_probabilities(graph, features, encoder))
+        splits = pseudo_labelled(
+            splits, zero_shot_probabilities(graph, features, encoder, max_tokens=config.max_tokens)
+        )
     inputs, vocabulary = student_inputs(graph, splits, positions=config.positions)
     folds, tuning_folds = (1, 1) if config.protocol == "paper" else (config.folds, 2)
     tuned = None
@@ -232,8 +245,9 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
         "part_layout": splits.part_layout(config.parts),
         "teacher_states": jnp.asarray(splits.pad(np.broadcast_to(features.states, by_hop))),
     }
-    run_data = splits.run_data(config.class_weights) | _taught(config, splits, heads.log_probs)
-    budget = Budget(config.epochs, config.patience or None, config.search, config.search_seeds)
+    run_data = splits.run_data(config.class_weights) | _taught(config, splits, heads.log_probs, shared)
+    sweep = {SETTINGS[field]: choice for field, choice in read_sweep(config.sweep, list(SETTINGS)).items()}
+    budget = Budget(config.epochs, config.patience or None, config.search, config.search_seeds, sweep=sweep)
     common = {"learning_rate": config.learning_rate, "weight_decay": config.weight_decay, "dropout": config.dropout}
     strengths = {
         "label": config.label_strength,
@@ -283,7 +297,7 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
             common,
             shared=shared | {"graph": student_graph._replace(nodes=dense)},
         )
-    prompts = hop_prompts(graph, encoder.tokenizer, hops=features.states.shape[1] - 1, max_tokens=config.max_tokens)
+    prompts = hop_prompts(graph, encoder, hops=features.states.shape[1] - 1, max_tokens=config.max_tokens)
     head_ms = milliseconds_of_heads(heads, taught.graph, layout) / graph.n_node
     language_ms = milliseconds_per_node(encoder, prompts, max_tokens=config.max_tokens)
     write_run(
@@ -350,6 +364,12 @@ def _notes(config: LinguGKD, graph: TextGraph, features: HopFeatures, seconds: f
 
 
 def _check(config: LinguGKD) -> None:
+    if config.sweep:
+        if config.search > 1:
+            raise ConfigError("settings are drawn or swept, not both", field="--sweep", mend="leave out --search")
+        for name, choice in read_sweep(config.sweep, list(SETTINGS)).items():
+            for value in choice.values:
+                _check(replace(config, sweep=(), **{name: value}))
     for field, (low, high) in RANGES.items():
         if not low <= (value := getattr(config, field)) <= high:
             mend = f"give {low} or more" if high == LARGE else f"give {low} to {high}"
@@ -377,20 +397,11 @@ def _shrunk(config: LinguGKD) -> LinguGKD:
     return replace(
         config,
         seeds=min(config.seeds, 2),
-        max_tokens=min(config.max_tokens, 32),
         epochs=min(config.epochs, 40),
         folds=min(config.folds, 2),
         search=1,
+        sweep=(),
     )
-
-
-def _loader_options(config: LinguGKD) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if config.text_columns:
-        options["text_columns"] = config.text_columns
-    if config.label != "label":
-        options["label"] = config.label
-    return options
 
 
 def _identity(config: LinguGKD, graph: TextGraph) -> dict[str, Any]:
@@ -402,14 +413,20 @@ def _identity(config: LinguGKD, graph: TextGraph) -> dict[str, Any]:
     }
 
 
-def _taught(config: LinguGKD, splits: NodeSplits, log_probs: np.ndarray) -> dict[str, Array]:
+def _taught(config: LinguGKD, splits: NodeSplits, log_probs: np.ndarray, shared: dict[str, Any]) -> dict[str, Array]:
     """Where and what the student is taught: arrays with the seeds first."""
-    chosen = {"all": splits.visible, "labelled": splits.train, "unlabelled": splits.visible & ~splits.train}[
-        config.taught
-    ]
+    described = splits.visible
+    if config.split == "inductive":
+        # Else validation would reward imitation on nodes the teacher has described, and say little about new ones.
+        described = described & ~splits.valid
+    chosen = {"all": described, "labelled": splits.train, "unlabelled": described & ~splits.train}[config.taught]
+    states, parts = shared["teacher_states"], shared["part_layout"]
+    of_parts = [part_means(states.reshape(len(states), -1), jnp.asarray(taught), parts)[0] for taught in chosen]
     certain = np.where(log_probs.max(axis=-1) >= np.log(config.confidence), log_probs.argmax(axis=-1), -1)
     return {
         "teacher_log_probs": jnp.asarray(log_probs),
         "taught": jnp.asarray(chosen),
+        "taught_nodes": jnp.asarray(np.argsort(~chosen, axis=1, kind="stable"), jnp.int32),
+        "part_features": jnp.stack(of_parts).reshape(len(chosen), -1, *states.shape[1:]),
         "aligned_classes": jnp.asarray(np.where(splits.train, splits.labels, certain), jnp.int32),
     }

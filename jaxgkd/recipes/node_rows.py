@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.loop import fit
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory
-from jaxgkd.training.search import Choice, best_setting, draw_settings
+from jaxgkd.training.search import Choice, draw_settings, grid_settings, ranked
 
 Tree = Any
 
@@ -30,12 +30,16 @@ class Budget:
       epochs, patience: of one run.
       tries: settings in the search, the default one included; 1 searches nothing.
       search_seeds: seeds that every try is trained with, the first ones of the run.
+      finalists: best tries that are trained with all seeds, on which the choice between them rests.
+      sweep: values to try in all combinations instead; empty draws from the row's space.
     """
 
     epochs: int
     patience: int | None
     tries: int
     search_seeds: int
+    finalists: int = 3
+    sweep: Mapping[str, Choice] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,21 +117,31 @@ def train_row(
             )
 
     def compute() -> Tree:
-        settings = draw_settings(space, default, budget.tries)
-        chosen, scores = settings[0], np.full((1, 1), np.nan)
+        drawn = not budget.sweep
+        settings = draw_settings(space, default, budget.tries) if drawn else grid_settings(budget.sweep, default)
+        finalists, scores = np.zeros(1, int), np.full((1, 1), np.nan)
         if len(settings) > 1:
             runs = min(budget.search_seeds, len(seeds))
             found = train(settings, runs, f"{name}: {len(settings)} settings × {runs} seeds")
             scores = np.nanmax(found.curves["valid"], axis=1).reshape(len(settings), runs)
-            chosen = settings[best_setting(scores)]
-        result = train([chosen], len(seeds), f"{name}: {len(seeds)} seeds")
+            finalists = ranked(scores)[: budget.finalists]
+        several = f"{len(finalists)} settings × " if len(finalists) > 1 else ""
+        result = train([settings[i] for i in finalists], len(seeds), f"{name}: {several}{len(seeds)} seeds")
+        final_scores = np.nanmax(result.curves["valid"], axis=1).reshape(len(finalists), len(seeds))
+        best = ranked(final_scores)[0]
+        winner = slice(best * len(seeds), (best + 1) * len(seeds))
         return {
-            "state": leaves_by_name((result.params, result.rest)),
-            "curves": {key.replace("/", "."): value for key, value in result.curves.items()},
+            "state": leaves_by_name(jax.tree.map(lambda leaf: leaf[winner], (result.params, result.rest))),
+            "curves": {key.replace("/", "."): value[winner] for key, value in result.curves.items()},
             "epochs": result.epochs,
-            "best_epoch": result.best_epoch,
-            "settings": {key: np.float64(value) for key, value in chosen.items()},
-            "search": {"scores": scores, **{key: np.array([s[key] for s in settings]) for key in default}},
+            "best_epoch": result.best_epoch[winner],
+            "settings": {key: np.float64(value) for key, value in settings[finalists[best]].items()},
+            "search": {
+                "scores": scores,
+                "finalists": finalists,
+                "final_scores": final_scores,
+                **{key: np.array([s[key] for s in settings]) for key in default},
+            },
             "seconds": np.float64(time.perf_counter() - started),
         }
 

@@ -27,6 +27,10 @@ from jaxgkd.training.progress import progress_bar
 
 #: Directions of the hop features that heads read: nearly all of their variance at a quarter of the cost.
 HEAD_DIRECTIONS = 256
+#: What heads of each kind are tried with, on the first seeds: few classes with long texts want more dropout, many
+#: classes less.
+HEAD_CHOICES = ({"dropout": 0.6, "learning_rate": 0.01}, {"dropout": 0.8, "learning_rate": 0.003})
+_TRIED_SEEDS = 2
 
 
 @dataclass(frozen=True)
@@ -61,31 +65,36 @@ def teach(
       features: of the language model; heads read their leading directions beside ``inputs``.
       inputs: what the student sees.
       kinds: of heads, whose probabilities are averaged.
-      settings: of one kind; its own kind is not read.
+      settings: of one kind; its own kind is not read, nor what `HEAD_CHOICES` vary, which validation nodes decide.
       console: for progress.
       tuned: [seeds, n, d] hop 0 features that differ by seed, from `tuned_features`.
     """
-    graphs = [_head_graph(splits, features, inputs, None if tuned is None else tuned[0])]
+    graph = _head_graph(splits, features, inputs, None if tuned is None else tuned[0])
+
+    def heads(of_kind: HeadSettings, seeds: int) -> HeadOutput:
+        """Of the first seeds, read from the user's cache or fitted and put there."""
+        folder = cache_folder() / "heads" / _key(splits, seeds, features, inputs, of_kind, tuned)
+        if not folder.is_dir():
+            output = _fit(splits, seeds, features, inputs, graph, of_kind, tuned, console)
+            save_tree(folder, {"log_probs": output.log_probs, "first_heads": output.first_heads})
+        saved = load_tree(folder)
+        return HeadOutput(saved["log_probs"], saved["first_heads"], of_kind)
+
+    n_seeds = len(splits.seeds)
     members = []
     for kind in kinds:
-        of_kind = replace(settings, kind=kind)
-        folder = cache_folder() / "heads" / _key(splits, features, inputs, of_kind, tuned)
-        if not folder.is_dir():
-            title = f"teacher heads ({kind}): {settings.folds} folds × {len(splits.seeds)} seeds"
-            if tuned is None:
-                output = _fit(splits, slice(None), graphs[0], of_kind, console, title)
-                log_probs, first_heads = output.log_probs, output.first_heads
-            else:
-                outputs = [
-                    _fit(splits, slice(i, i + 1), _head_graph(splits, features, inputs, own), of_kind, console, title)
-                    for i, own in enumerate(tuned)
-                ]
-                log_probs = np.concatenate([output.log_probs for output in outputs])
-                first_heads = outputs[0].first_heads
-            save_tree(folder, {"log_probs": log_probs, "first_heads": first_heads})
-        saved = load_tree(folder)
-        members.append(HeadOutput(saved["log_probs"], saved["first_heads"], of_kind))
-    return TaughtSplits(HeadEnsemble(tuple(members)), graphs[0], tuned)
+        trials = [heads(replace(settings, kind=kind, **choice), min(_TRIED_SEEDS, n_seeds)) for choice in HEAD_CHOICES]
+        best = max(trials, key=lambda trial: _validation_likelihood(splits, trial))
+        members.append(heads(best.settings, n_seeds))
+    return TaughtSplits(HeadEnsemble(tuple(members)), graph, tuned)
+
+
+def _validation_likelihood(splits: NodeSplits, output: HeadOutput) -> float:
+    """Mean log-likelihood of the validation labels of the seeds that were fitted."""
+    seeds = len(output.log_probs)
+    labels = np.maximum(splits.labels[:seeds], 0)
+    likelihood = np.take_along_axis(output.log_probs, labels[..., None], axis=-1)[..., 0]
+    return float(likelihood[splits.valid[:seeds]].mean())
 
 
 def tuned_features(
@@ -99,7 +108,7 @@ def tuned_features(
 
     No node's features come from an encoder that saw its label, unless ``settings.folds`` is 1.
     """
-    prompts = hop_prompts(graph, encoder.tokenizer, hops=0, max_tokens=settings.max_tokens)[0]
+    prompts = hop_prompts(graph, encoder, hops=0, max_tokens=settings.max_tokens)[0]
     n, passes = graph.n_node, settings.folds * settings.epochs * len(splits.seeds)
     with progress_bar(console, "tuning the language model", passes) as tick:
         outputs = tune_on_splits(
@@ -130,9 +139,33 @@ def _head_graph(
 
 
 def _fit(
+    splits: NodeSplits,
+    seeds: int,
+    features: HopFeatures,
+    inputs: SparseRows,
+    graph: GraphsTuple,
+    settings: HeadSettings,
+    tuned: np.ndarray | None,
+    console: Console,
+) -> HeadOutput:
+    """Heads of one kind for the first seeds: all at once where they read the same inputs."""
+    title = f"teacher heads ({settings.kind}, dropout {settings.dropout}): {settings.folds} folds × {seeds} seeds"
+    if tuned is None:
+        return _fit_together(splits, slice(0, seeds), graph, settings, console, title)
+    outputs = [
+        _fit_together(
+            splits, slice(i, i + 1), _head_graph(splits, features, inputs, tuned[i]), settings, console, title
+        )
+        for i in range(seeds)
+    ]
+    log_probs = np.concatenate([output.log_probs for output in outputs])
+    return HeadOutput(log_probs, outputs[0].first_heads, settings)
+
+
+def _fit_together(
     splits: NodeSplits, chosen: slice, graph: GraphsTuple, settings: HeadSettings, console: Console, title: str
 ) -> HeadOutput:
-    """Heads of one kind for the chosen seeds."""
+    """Heads of one kind for the chosen seeds, which read the same graph."""
     layouts = splits.train_layouts
     with progress_bar(console, title, settings.epochs) as tick:
         return fit_heads(
@@ -151,11 +184,16 @@ def _fit(
 
 
 def _key(
-    splits: NodeSplits, features: HopFeatures, inputs: SparseRows, settings: HeadSettings, tuned: np.ndarray | None
+    splits: NodeSplits,
+    seeds: int,
+    features: HopFeatures,
+    inputs: SparseRows,
+    settings: HeadSettings,
+    tuned: np.ndarray | None,
 ) -> str:
     """Name of what heads were fitted to and how."""
-    digest = hashlib.sha256(f"4 {features.folder.name} {settings} {splits.seeds}".encode())
-    arrays = [splits.labels, splits.train, splits.valid, splits.visible, inputs.layout.senders, inputs.values]
-    for array in [*arrays, *([] if tuned is None else [tuned])]:
+    digest = hashlib.sha256(f"4 {features.folder.name} {settings} {splits.seeds[:seeds]}".encode())
+    by_seed = [splits.labels, splits.train, splits.valid, splits.visible, *([] if tuned is None else [tuned])]
+    for array in [*(each[:seeds] for each in by_seed), inputs.layout.senders, inputs.values]:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:32]

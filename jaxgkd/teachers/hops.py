@@ -1,4 +1,4 @@
-"""What a text encoder says about every node at every hop: prompts, extraction and the store, in one call."""
+"""What a language model says about every node at every hop: prompts, extraction and the store, in one call."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jaxgkd import language
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.graphs import undirected
 from jaxgkd.teachers.extract import extract
-from jaxgkd.teachers.prompts import HopPrompts, encoder_prompts
+from jaxgkd.teachers.prompts import HopPrompts, encoder_prompts, instruction_prompts
 from jaxgkd.teachers.rings import distance_rings
 
 TIMED_NODES = 32
@@ -28,12 +28,25 @@ class TextEncoder:
     Fields:
       name: for people; model: of `jaxgkd.language`; tokenizer: its own.
       weights_hash: over its weights and configuration.
+
+    An encoder is given bare texts, and its states are averaged over them. A causal model is given an instruction with
+    the candidate classes, and its state at the last token is read, where its answer would begin.
     """
 
     name: str
     model: language.LanguageModel
     tokenizer: language.Tokenizer
     weights_hash: str
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the model continues texts."""
+        return isinstance(self.model, language.Decoder)
+
+    @property
+    def pooling(self) -> language.Pooling:
+        """How the states of a prompt's tokens become one."""
+        return "last" if self.is_causal else "mean"
 
     @classmethod
     def load(cls, path_or_id: str) -> "TextEncoder":
@@ -71,12 +84,11 @@ def hop_features(
     hops: int,
     max_tokens: int,
     max_neighbours: int = 10,
-    pooling: str = "mean",
     root: Path | None = None,
     progress: bool = True,
     on_line: Callable[[str], None] | None = None,
 ) -> HopFeatures:
-    """Ask a text encoder about every node at hops 0..``hops``, or read what it said before.
+    """Ask a language model about every node at hops 0..``hops``, or read what it said before.
 
     Args:
       graph: texts, titles and edges.
@@ -84,7 +96,6 @@ def hop_features(
       hops: largest hop; every hop costs one prompt a node.
       max_tokens: of a prompt.
       max_neighbours: sampled per hop; the same for every run.
-      pooling: over a prompt's tokens.
       root: folder of stores; the user's cache by default.
       progress: show a bar.
       on_line: called with lines about the progress where there is no terminal.
@@ -92,7 +103,7 @@ def hop_features(
     Raises:
       StoreError: the store cannot be written or is damaged.
     """
-    made = _prompts(graph, encoder.tokenizer, hops, max_tokens, max_neighbours)
+    made = _prompts(graph, encoder, hops, max_tokens, max_neighbours)
     prompts = [of_hop.texts for of_hop in made]
     store = extract(
         encoder.model,
@@ -103,7 +114,7 @@ def hop_features(
         teacher_id=encoder.name,
         weights_hash=encoder.weights_hash,
         layers=(encoder.model.n_layers,),
-        pooling=pooling,  # type: ignore[arg-type]
+        pooling=encoder.pooling,
         max_tokens=max_tokens,
         root=root,
         progress=progress,
@@ -122,16 +133,20 @@ def hop_features(
 
 
 def hop_prompts(
-    graph: TextGraph, tokenizer: Any, *, hops: int, max_tokens: int, max_neighbours: int = 10
+    graph: TextGraph, encoder: TextEncoder, *, hops: int, max_tokens: int, max_neighbours: int = 10
 ) -> list[tuple[str, ...]]:
     """One prompt per hop 0..``hops`` and node."""
-    return [of_hop.texts for of_hop in _prompts(graph, tokenizer, hops, max_tokens, max_neighbours)]
+    return [of_hop.texts for of_hop in _prompts(graph, encoder, hops, max_tokens, max_neighbours)]
 
 
-def _prompts(graph: TextGraph, tokenizer: Any, hops: int, max_tokens: int, max_neighbours: int) -> list[HopPrompts]:
+def _prompts(graph: TextGraph, encoder: TextEncoder, hops: int, max_tokens: int, max_neighbours: int):
     senders, receivers = undirected(graph.senders, graph.receivers)
     rings = distance_rings(senders, receivers, graph.n_node, hops=hops, max_neighbours=max_neighbours)
-    return [encoder_prompts(graph, tokenizer, hop=hop, rings=rings, max_tokens=max_tokens) for hop in range(hops + 1)]
+    ask = instruction_prompts if encoder.is_causal else encoder_prompts
+    asked: list[HopPrompts] = [
+        ask(graph, encoder.tokenizer, hop=hop, rings=rings, max_tokens=max_tokens) for hop in range(hops + 1)
+    ]
+    return asked
 
 
 def leading_directions(states: np.ndarray, width: int) -> np.ndarray:
@@ -164,7 +179,7 @@ def milliseconds_per_node(encoder: TextEncoder, prompts: list[tuple[str, ...]], 
     @jax.jit
     def pooled(state, input_ids, attention_mask):
         model = nnx.merge(graphdef, state)
-        return model.pooled_states(input_ids, attention_mask, layers=(encoder.model.n_layers,), pooling="mean")
+        return model.pooled_states(input_ids, attention_mask, layers=(encoder.model.n_layers,), pooling=encoder.pooling)
 
     rows = np.unique(np.linspace(0, len(prompts[0]) - 1, TIMED_NODES).astype(int))
     batches = [encoder.tokenizer.batch([of_hop[i] for i in rows], max_tokens=max_tokens) for of_hop in prompts]

@@ -1,26 +1,64 @@
-"""A text encoder as a classifier without labels: the class whose name lies nearest to the text."""
+"""A language model as a classifier without labels.
 
+A text encoder takes the class whose name lies nearest to the text. A causal model is asked for the class, and how
+likely it finds each class name as the answer is read off, so the answer always is one of the classes.
+"""
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxgkd import language
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.teachers.extract import extract
-from jaxgkd.teachers.hops import HopFeatures, TextEncoder
+from jaxgkd.teachers.hops import HopFeatures, TextEncoder, hop_prompts
+from jaxgkd.teachers.prompts import bare_tokenizer
+
+# Prompts that a causal model scores at once.
+_PROMPTS_AT_ONCE = 32
 
 
 def zero_shot_probabilities(
-    graph: TextGraph, features: HopFeatures, encoder: TextEncoder, *, temperature: float = 0.05
+    graph: TextGraph, features: HopFeatures, encoder: TextEncoder, *, max_tokens: int, temperature: float = 0.05
 ) -> np.ndarray:
-    """Softmax over classes of the cosine between a node's text and a class name, both as deviations from their mean.
+    """What the language model takes each node for, from its own text and the names of the classes.
 
     Args:
-      graph: class names.
-      features: of its nodes; hop 0 is compared.
-      encoder: the same language model.
-      temperature: of the softmax.
+      graph: texts and class names.
+      features: of its nodes by the same model; an encoder's hop 0 is compared.
+      encoder: the language model.
+      max_tokens: of a causal model's prompt.
+      temperature: of an encoder's softmax over cosines.
 
     Returns:
       [n, classes] probabilities.
     """
+    if encoder.is_causal:
+        return _answered(graph, encoder, max_tokens)
+    return _nearest(graph, features, encoder, temperature)
+
+
+def _answered(graph: TextGraph, encoder: TextEncoder, max_tokens: int) -> np.ndarray:
+    """Softmax over classes of the mean log-likelihood of a class name's tokens."""
+    assert isinstance(encoder.model, language.Decoder)
+    prompts = hop_prompts(graph, encoder, hops=0, max_tokens=max_tokens)[0]
+    bare = bare_tokenizer(encoder.tokenizer)
+    answers = [bare.encode(name, add_special_tokens=False).ids for name in graph.class_names]
+    # All batches are padded to one width and one size, so that the program is compiled once.
+    batches = encoder.tokenizer.batch(prompts, max_tokens=max_tokens)
+    ids, mask = np.asarray(batches.input_ids), np.asarray(batches.attention_mask)
+    scores = []
+    for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+        rows = np.minimum(np.arange(start, start + _PROMPTS_AT_ONCE), len(prompts) - 1)
+        scored = language.score_candidates(
+            encoder.model, jnp.asarray(ids[rows]), jnp.asarray(mask[rows]), answers, per_token=True
+        )
+        scores.append(np.asarray(scored)[: len(prompts) - start])
+    return np.asarray(jax.nn.softmax(jnp.asarray(np.concatenate(scores)), axis=1))
+
+
+def _nearest(graph: TextGraph, features: HopFeatures, encoder: TextEncoder, temperature: float) -> np.ndarray:
+    """Softmax over classes of the cosine between a node's text and a class name, both as deviations from their mean."""
     names = [name.replace("_", " ").replace("-", " ") for name in graph.class_names]
     store = extract(
         encoder.model,
@@ -31,7 +69,7 @@ def zero_shot_probabilities(
         teacher_id=encoder.name,
         weights_hash=encoder.weights_hash,
         layers=(encoder.model.n_layers,),
-        pooling="mean",
+        pooling=encoder.pooling,
         max_tokens=min(64, encoder.model.max_tokens),
         progress=False,
     )

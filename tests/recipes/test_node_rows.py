@@ -42,8 +42,8 @@ def problem(text_graph_folder, tmp_path_factory):
 
 @pytest.fixture
 def train(problem, tmp_path):
-    def train(name="row", *, tries=1, search_seeds=2, space=SPACE, **changed):
-        budget = Budget(epochs=8, patience=None, tries=tries, search_seeds=search_seeds)
+    def train(name="row", *, tries=1, search_seeds=2, space=SPACE, sweep=None, **changed):
+        budget = Budget(epochs=8, patience=None, tries=tries, search_seeds=search_seeds, sweep=sweep or {})
         run_dir = RunDirectory(tmp_path / "run", {}, resume=True)
         return train_row(name, **(problem | changed), space=space, budget=budget, run_dir=run_dir)
 
@@ -85,12 +85,26 @@ def test_the_search_takes_the_better_setting_by_validation(train, tmp_path):
     search = load_tree(tmp_path / "run" / "checkpoints" / "row")["search"]
     assert search["scores"].shape == (2, 2)
     np.testing.assert_allclose(search["learning_rate"], [1e-6, 0.05])
-    best = int(search["scores"].mean(axis=1).argmax())
+    # Both go on to the final, where all three seeds count.
+    assert search["final_scores"].shape == (2, 3)
+    best = search["finalists"][search["final_scores"].mean(axis=1).argmax()]
     assert row.settings["learning_rate"] == search["learning_rate"][best]
+    assert row.probabilities.shape[0] == 3
+    final = search["final_scores"][search["final_scores"].mean(axis=1).argmax()]
+    np.testing.assert_allclose(row.curves["valid"].max(axis=1), final)
     assert best == 1
     # A search over one setting searches nothing.
     train("plain")
     assert np.isnan(load_tree(tmp_path / "run" / "checkpoints" / "plain")["search"]["scores"]).all()
+
+
+def test_a_sweep_tries_every_combination_and_keeps_the_best(train, tmp_path):
+    sweep = {"learning_rate": Choice((1e-6, 0.05)), "dropout": Choice((0.0, 0.1)), "temperature": Choice((1.0, 2.0))}
+    row = train(sweep=sweep)
+    search = load_tree(tmp_path / "run" / "checkpoints" / "row")["search"]
+    np.testing.assert_allclose(search["learning_rate"], [1e-6, 1e-6, 0.05, 0.05])
+    np.testing.assert_allclose(search["dropout"], [0.0, 0.1, 0.0, 0.1])
+    assert row.settings["learning_rate"] == 0.05
 
 
 def test_an_optimizer_is_asked_with_the_settings_of_the_run(train):

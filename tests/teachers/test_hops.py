@@ -38,20 +38,20 @@ def test_an_encoder_knows_its_name_and_its_weights(encoder, bert_folder):
 
 
 def test_hop_0_is_the_own_text_and_further_hops_add_neighbours(graph, encoder):
-    prompts = hop_prompts(graph, encoder.tokenizer, hops=2, max_tokens=40)
+    prompts = hop_prompts(graph, encoder, hops=2, max_tokens=40)
     assert [len(of_hop) for of_hop in prompts] == [24, 24, 24]
     linked = {int(r): int(s) for s, r in zip(*undirected(graph.senders, graph.receivers), strict=True)}
     node, neighbour = next(iter(linked.items()))
     assert graph.titles[neighbour] not in graph.texts[node]
     assert graph.titles[neighbour] not in prompts[0][node]
     assert any(graph.titles[neighbour] in of_hop[node] for of_hop in prompts[1:])
-    assert hop_prompts(graph, encoder.tokenizer, hops=2, max_tokens=40) == prompts
+    assert hop_prompts(graph, encoder, hops=2, max_tokens=40) == prompts
 
 
 def test_states_are_in_the_order_of_nodes_and_hops(graph, encoder, features):
     assert features.states.shape == (24, 3, 16)
     assert features.states.dtype == np.float32
-    prompts = hop_prompts(graph, encoder.tokenizer, hops=2, max_tokens=24)
+    prompts = hop_prompts(graph, encoder, hops=2, max_tokens=24)
     assert features.prompts == tuple(tuple(of_hop[i] for of_hop in prompts) for i in range(3))
     for node, hop in ((0, 0), (5, 1), (23, 2)):
         batch = encoder.tokenizer.batch([prompts[hop][node]], max_tokens=24)
@@ -59,6 +59,19 @@ def test_states_are_in_the_order_of_nodes_and_hops(graph, encoder, features):
         state = np.asarray(pooled)[0, 0]
         # Half precision on the disk.
         np.testing.assert_allclose(features.states[node, hop], state / np.linalg.norm(state), rtol=2e-3, atol=1e-3)
+
+
+def test_a_causal_model_is_instructed_and_read_at_the_last_token(graph, causal_folder):
+    causal = TextEncoder.load(str(causal_folder))
+    assert (causal.is_causal, causal.pooling) == (True, "last")
+    features = hop_features(graph, causal, hops=1, max_tokens=200, progress=False)
+    prompts = hop_prompts(graph, causal, hops=1, max_tokens=200)
+    assert all(prompt.endswith("### Response:\n") for of_hop in prompts for prompt in of_hop)
+    assert all(all(name in prompt for name in graph.class_names) for prompt in prompts[1])
+    batch = causal.tokenizer.batch([prompts[1][7]], max_tokens=200)
+    state = np.asarray(causal.model.hidden_states(batch.input_ids, batch.attention_mask))[-1, 0, -1]
+    np.testing.assert_allclose(features.states[7, 1], state / np.linalg.norm(state), rtol=2e-3, atol=2e-3)
+    assert milliseconds_per_node(causal, prompts, max_tokens=200) > 0
 
 
 def test_what_was_asked_before_is_read_from_the_store(graph, encoder, features, monkeypatch):
@@ -84,7 +97,7 @@ def test_prompts_that_were_cut_are_counted(graph, encoder, features):
 
 
 def test_the_time_of_a_node_covers_all_its_hops(graph, encoder):
-    prompts = hop_prompts(graph, encoder.tokenizer, hops=1, max_tokens=24)
+    prompts = hop_prompts(graph, encoder, hops=1, max_tokens=24)
     assert 0 < milliseconds_per_node(encoder, prompts, max_tokens=24) < 1000
 
 
