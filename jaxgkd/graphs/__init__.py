@@ -2,8 +2,9 @@
 
 ``build`` makes records and layouts from plain arrays, ``aggregate`` reduces over edges, ``neighbourhoods`` gives parts
 of a graph and positions of nodes. ``batching`` puts many small graphs into batches of few shapes (``budgets`` and
-``size_classes`` choose these), ``prefetch`` makes batches ahead of time. Nothing outside this folder imports jraph or
-calls a segment operation.
+``size_classes`` choose these), ``prefetch`` makes batches ahead of time. ``rows`` gives every graph a row of its own
+instead, for attention over all pairs of nodes, which ``paths`` tells apart. Nothing outside this folder imports jraph
+or calls a segment operation.
 """
 
 from jraph import GraphsTuple
@@ -21,7 +22,9 @@ from jaxgkd.graphs.aggregate import (
 from jaxgkd.graphs.batching import Batch, Batches, ManyGraphs, Position, Step, assemble
 from jaxgkd.graphs.budgets import Budget
 from jaxgkd.graphs.build import MixedRows, SparseRows, from_edges, undirected
+from jaxgkd.graphs.paths import Paths, shortest_paths
 from jaxgkd.graphs.prefetch import prefetch
+from jaxgkd.graphs.rows import RowBatch, assemble_rows, row_batches
 
 __all__ = [
     "Batch",
@@ -31,16 +34,21 @@ __all__ = [
     "Layout",
     "ManyGraphs",
     "MixedRows",
+    "Paths",
     "Position",
+    "RowBatch",
     "SparseRows",
     "Step",
     "aggregate",
     "aggregate_heads",
     "assemble",
+    "assemble_rows",
     "build_layout",
     "edge_softmax",
     "from_edges",
     "prefetch",
+    "row_batches",
+    "shortest_paths",
     "sparse_rows",
     "to_edges",
     "to_nodes",
