@@ -73,6 +73,8 @@ def test_a_pair_has_its_distance_and_the_kinds_along_a_shortest_path(graphs, n_h
             steps = int(expected[i, j]) if expected[i, j] <= FARTHEST else 0
             shown = min(steps, n_hop)
             assert not hops[shown:].any()
+            if not shown:
+                continue
             heads = {walk[:shown] for walk in walks(n, edges, edge_kinds.tolist(), i, j, steps)}
             assert tuple((hops[:shown] - 1).tolist()) in heads
 
