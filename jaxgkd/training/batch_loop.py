@@ -1,0 +1,175 @@
+"""Training over batches of many graphs, several runs at once on the same batches.
+
+A *run* is one setting of the numeric hyper-parameters with one random key, as in ``loop``. Where all runs of ``loop``
+read one graph, here they go through the same stream of batches, so a batch is made, and what no run changes (what a
+frozen teacher says, for one) is computed, once for all of them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+Tree = Any
+
+
+class BatchProblem(NamedTuple):
+    """What is trained, as pure functions of one run; all are traced once and mapped over the runs.
+
+    Fields:
+      init: ``(key) -> params``.
+      loss: ``(params, key, settings, batch, shared) -> (scalar, logs)``; ``logs`` is a dict of scalars.
+      outputs: ``(params, batch) -> [g, ...]``, what is predicted for the graphs of a batch.
+      optimizer: ``(settings, progress) -> optax.GradientTransformation``; ``progress`` goes from 0 to 1.
+    """
+
+    init: Callable[[Array], Tree]
+    loss: Callable[..., tuple[Array, dict[str, Array]]]
+    outputs: Callable[[Tree, Any], Array]
+    optimizer: Callable[[dict[str, Array], Array], optax.GradientTransformation]
+
+
+@dataclass(frozen=True)
+class BatchFit:
+    """The result of `fit_batches`, every array with the runs as its first axis.
+
+    Fields:
+      params: of each run's best epoch.
+      best_epoch: [runs], counted from 1.
+      curves: name → [runs, epochs]: ``valid``, and the mean over an epoch of the loss and all logs.
+    """
+
+    params: Tree
+    best_epoch: np.ndarray
+    curves: dict[str, np.ndarray]
+
+
+class _State(NamedTuple):
+    params: Tree
+    optimizer: Tree
+
+
+def fit_batches(
+    problem: BatchProblem,
+    keys: Array,
+    settings: dict[str, Array],
+    batches: Callable[[int], Sequence[Any] | Iterable[Any]],
+    shared: Tree = None,
+    *,
+    n_batch: int,
+    epochs: int,
+    score: Callable[[Tree], np.ndarray],
+    higher_is_better: bool = False,
+    on_progress: Callable[[int, float], None] | None = None,
+) -> BatchFit:
+    """Train all runs to the end, each keeping the weights of its best epoch.
+
+    Args:
+      problem: what to train.
+      keys: [runs] random keys; runs with the same key start from the same weights and drop the same units.
+      settings: name → [runs].
+      batches: ``(epoch) -> batches`` of an epoch counted from 0.
+      shared: pytree that all runs read.
+      n_batch: batches of an epoch; the learning rate follows ``(epoch + batch / n_batch) / epochs``.
+      epochs: of training.
+      score: ``(params of all runs) -> [runs]``, the validation metric that selects; ties keep the earlier epoch.
+      higher_is_better: of that metric.
+      on_progress: called after every epoch with its number and the mean metric.
+
+    Raises:
+      ValueError: ``epochs`` is below 1.
+      FloatingPointError: the loss of a run was not finite; names the run and the epoch.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs are at least 1, not {epochs}")
+    start, step, keep = _program(problem)
+    n_run = len(keys)
+    state = start(keys, settings)
+    # A copy, because the buffers of the state are written over.
+    best = jax.tree.map(jnp.copy, state.params)
+    best_score = np.full(n_run, -np.inf if higher_is_better else np.inf)
+    best_epoch = np.zeros(n_run, int)
+    curves: dict[str, list[np.ndarray]] = {}
+    for epoch in range(epochs):
+        totals: dict[str, Array] | None = None
+        count = 0
+        for number, batch in enumerate(batches(epoch)):
+            position = jnp.int32(epoch * n_batch + number)
+            progress = jnp.float32(min(1.0, (epoch + number / n_batch) / epochs))
+            state, logs = step(state, keys, settings, position, progress, batch, shared)
+            totals = logs if totals is None else jax.tree.map(jnp.add, totals, logs)
+            count += 1
+        means = {name: np.asarray(total) / count for name, total in (totals or {}).items()}
+        broken = ~np.isfinite(means["train_loss"])
+        if broken.any():
+            raise FloatingPointError(f"the loss of run {int(np.argmax(broken))} is not finite at epoch {epoch + 1}")
+        means["valid"] = np.asarray(score(state.params), float)
+        better = means["valid"] > best_score if higher_is_better else means["valid"] < best_score
+        best = keep(jnp.asarray(better), state.params, best)
+        best_score, best_epoch = np.where(better, means["valid"], best_score), np.where(better, epoch + 1, best_epoch)
+        for name, values in means.items():
+            curves.setdefault(name, []).append(values)
+        if on_progress is not None:
+            on_progress(epoch + 1, float(np.mean(means["valid"])))
+    if not best_epoch.all():
+        run = int(np.argmin(best_epoch))
+        raise FloatingPointError(f"the validation metric of run {run} is not finite at any epoch")
+    return BatchFit(best, best_epoch, {name: np.stack(values, axis=1) for name, values in curves.items()})
+
+
+def predict_batches(
+    problem: BatchProblem, params: Tree, batches: Iterable[Any], index: Callable[[Any], Array], n: int
+) -> np.ndarray:
+    """Predictions of all runs, [runs, n, ...]; graphs that are in no batch are NaN.
+
+    Args:
+      problem: whose ``outputs`` are wanted.
+      params: of all runs.
+      batches: some of the graphs.
+      index: ``(batch) -> [g]`` positions of its graphs, -1 for padding.
+      n: graphs there are.
+    """
+    outputs = _outputs(problem)
+    found: np.ndarray | None = None
+    for batch in batches:
+        values = np.asarray(outputs(params, batch))
+        rows = np.asarray(index(batch))
+        if found is None:
+            found = np.full((len(values), n, *values.shape[2:]), np.nan, np.float32)
+        found[:, rows[rows >= 0]] = values[:, rows >= 0]
+    if found is None:
+        raise ValueError("there is no batch to predict")
+    return found
+
+
+@lru_cache(maxsize=16)
+def _program(problem: BatchProblem):
+    """Three compiled functions: the first state of all runs, a step of all runs, and the better of two weights."""
+
+    def begin(key, settings):
+        params = problem.init(jax.random.fold_in(key, 0))
+        return _State(params, problem.optimizer(settings, jnp.float32(0)).init(params))
+
+    def train(state, key, settings, position, progress, batch, shared):
+        step_key = jax.random.fold_in(key, position + 1)
+        gradient = jax.value_and_grad(problem.loss, has_aux=True)
+        (loss, logs), gradients = gradient(state.params, step_key, settings, batch, shared)
+        updates, optimizer = problem.optimizer(settings, progress).update(gradients, state.optimizer, state.params)
+        return _State(optax.apply_updates(state.params, updates), optimizer), {"train_loss": loss, **logs}
+
+    def better(which, new, old):
+        return jax.tree.map(partial(jnp.where, which), new, old)
+
+    mapped = jax.vmap(train, in_axes=(0, 0, 0, None, None, None, None))
+    return jax.jit(jax.vmap(begin)), jax.jit(mapped, donate_argnums=0), jax.jit(jax.vmap(better), donate_argnums=2)
+
+
+@lru_cache(maxsize=16)
+def _outputs(problem: BatchProblem):
+    return jax.jit(jax.vmap(problem.outputs, in_axes=(0, None)))
