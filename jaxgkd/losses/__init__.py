@@ -4,6 +4,7 @@
 * ``features``: the teacher's hidden states;
 * ``contrastive``: which teacher vector belongs to which item;
 * ``relational``: how items lie to each other;
+* ``molecular``: the states of molecules and of their atoms;
 * ``weighting``: learned weights between several losses.
 
 All but the weights take the student first and the teacher second, treat the teacher as constant unless
@@ -14,10 +15,12 @@ the mask, never by the padded size.
 from jaxgkd.losses.contrastive import info_nce
 from jaxgkd.losses.features import hidden_cosine, hidden_mse, linear_cka
 from jaxgkd.losses.logits import decoupled_kl, soft_target_kl
+from jaxgkd.losses.molecular import atom_alignment, molecule_alignment
 from jaxgkd.losses.relational import local_structure, relational_angle, relational_distance, similarity_preserving
 from jaxgkd.losses.weighting import layer_adaptive, uncertainty_weighted
 
 __all__ = [
+    "atom_alignment",
     "decoupled_kl",
     "hidden_cosine",
     "hidden_mse",
@@ -25,6 +28,7 @@ __all__ = [
     "layer_adaptive",
     "linear_cka",
     "local_structure",
+    "molecule_alignment",
     "relational_angle",
     "relational_distance",
     "similarity_preserving",

@@ -31,12 +31,20 @@ def on_graph(loss, student, teacher, *, ids, **settings):
     return loss(student, teacher, place[SENDERS], place[RECEIVERS], **settings)
 
 
+def atoms_of_one(loss, student, teacher, *, ids, **settings):
+    """Every item is a molecule of one atom."""
+    return loss(student, teacher, jnp.ones_like(ids), **settings)
+
+
 # One value per item from student [n, d], teacher [n, d] and ids [n], which say what item each row is.
 PER_ITEM = {
     "soft_target_kl": partial(plain, partial(losses.soft_target_kl, temperature=2.0)),
     "decoupled_kl": partial(labelled, losses.decoupled_kl),
     "hidden_mse": partial(plain, losses.hidden_mse),
     "hidden_cosine": partial(plain, losses.hidden_cosine),
+    "molecule_alignment": partial(plain, losses.molecule_alignment),
+    "molecule_alignment, l1": partial(plain, partial(losses.molecule_alignment, distance="l1")),
+    "atom_alignment": partial(atoms_of_one, partial(losses.atom_alignment, coordinate="size", distance="cosine")),
     "info_nce": partial(plain, losses.info_nce),
     "info_nce, labels": partial(labelled, partial(losses.info_nce, temperature=0.5)),
     "info_nce, labels, blocks": partial(labelled, partial(losses.info_nce, temperature=0.5, block_size=5)),
