@@ -1,8 +1,13 @@
-"""Scores of predictions: arrays in, scalars out, with a mask for what is not counted."""
+"""Scores of predictions: arrays in, scalars out, with a mask for what is not counted.
+
+Those of classes are traced, as training needs them; those of a column of molecule labels are numpy in float64.
+"""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from scipy.stats import rankdata
 
 
 def accuracy(logits: Array, labels: Array, where: Array) -> Array:
@@ -33,3 +38,51 @@ def cross_entropy(logits: Array, labels: Array, where: Array, class_weights: Arr
         weights = weights * class_weights[index]
     picked = jnp.take_along_axis(log_probabilities, index[:, None], axis=-1)[:, 0]
     return -jnp.sum(weights * picked) / jnp.maximum(jnp.sum(weights), 1e-12)
+
+
+def mean_absolute_error(predictions: np.ndarray, labels: np.ndarray, where: np.ndarray) -> float:
+    """Mean of |prediction - label| over the counted items, in the unit of the labels.
+
+    Args:
+      predictions: [n]; labels: [n], anything where not counted.
+      where: [n] bool, True for counted items; without any the result is NaN.
+    """
+    errors = _errors(predictions, labels, where)
+    return float(np.abs(errors).mean()) if errors.size else float("nan")
+
+
+def root_mean_squared_error(predictions: np.ndarray, labels: np.ndarray, where: np.ndarray) -> float:
+    """Root of the mean of (prediction - label)² over the counted items, in the unit of the labels.
+
+    Args:
+      predictions: [n]; labels: [n], anything where not counted.
+      where: [n] bool, True for counted items; without any the result is NaN.
+    """
+    errors = _errors(predictions, labels, where)
+    return float(np.sqrt(np.square(errors).mean())) if errors.size else float("nan")
+
+
+def _errors(predictions: np.ndarray, labels: np.ndarray, where: np.ndarray) -> np.ndarray:
+    return np.asarray(predictions, np.float64)[where] - np.asarray(labels, np.float64)[where]
+
+
+def area_under_roc(scores: np.ndarray, labels: np.ndarray, where: np.ndarray) -> float:
+    """Probability that a counted positive scores higher than a counted negative; a tie is worth one half.
+
+    The area under the curve of true against false positives, by the rank sum of Mann and Whitney, 1947.
+
+    Args:
+      scores: [n] higher for what is more likely positive, on any scale; labels: [n] 0 or 1, anything where not counted.
+      where: [n] bool, True for counted items; without a positive and a negative among them the result is NaN.
+
+    >>> area_under_roc(np.array([0.9, 0.4, 0.4, 0.1]), np.array([1, 1, 0, 0]), np.ones(4, bool))
+    0.875
+    """
+    positive = np.asarray(labels)[where] == 1
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    if not n_positive or not n_negative:
+        return float("nan")
+    # Tied scores share the mean of their ranks.
+    ranks = rankdata(np.asarray(scores, np.float64)[where])
+    above = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(above / (n_positive * n_negative))

@@ -2,8 +2,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jaxgkd.training.metrics import accuracy, cross_entropy
+from jaxgkd.training.metrics import (
+    accuracy,
+    area_under_roc,
+    cross_entropy,
+    mean_absolute_error,
+    root_mean_squared_error,
+)
 
 LOGITS = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 4, 12)
@@ -45,3 +53,45 @@ def test_cross_entropy_of_nothing_is_zero():
     value, gradient = jax.value_and_grad(cross_entropy)(jnp.asarray(LOGITS), LABELS, jnp.zeros(12, bool))
     assert float(value) == 0
     np.testing.assert_array_equal(gradient, 0)
+
+
+def test_errors_of_a_regression_are_their_equations():
+    random = np.random.default_rng(4)
+    labels, where = 1e6 + random.normal(size=50), random.random(50) < 0.7
+    predictions = (labels + random.normal(size=50)).astype(np.float32)
+    # Far from 0 the difference of float32 numbers would lose the digits that matter.
+    wrong = [float(p) - y for p, y, counted in zip(predictions, labels, where, strict=True) if counted]
+    unknown = np.where(where, labels, np.nan)
+    assert mean_absolute_error(predictions, unknown, where) == pytest.approx(sum(map(abs, wrong)) / len(wrong))
+    expected = (sum(error**2 for error in wrong) / len(wrong)) ** 0.5
+    assert root_mean_squared_error(predictions, unknown, where) == pytest.approx(expected)
+    nothing = np.zeros(50, bool)
+    assert np.isnan(mean_absolute_error(predictions, labels, nothing))
+    assert np.isnan(root_mean_squared_error(predictions, labels, nothing))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 1.0, np.nan]), st.booleans()), max_size=30))
+def test_area_under_roc_counts_pairs(items):
+    """All pairs of a positive and a negative, one by one; few values of the score make many ties."""
+    scores, labels, counted = (np.array([item[i] for item in items]) for i in range(3))
+    where = counted.astype(bool) & ~np.isnan(labels)
+    pairs = [
+        (scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j])
+        for i in np.flatnonzero(where)
+        for j in np.flatnonzero(where)
+        if labels[i] == 1 and labels[j] == 0
+    ]
+    area = area_under_roc(scores, labels, where)
+    if not pairs:
+        assert np.isnan(area)
+        return
+    assert area == pytest.approx(np.mean(pairs))
+    # Only the order of the scores matters, and turning it round turns the area round.
+    assert area_under_roc(np.exp(3 * scores) - 7, labels, where) == pytest.approx(area)
+    assert area_under_roc(-scores, labels, where) == pytest.approx(1 - area)
+
+
+def test_area_under_roc_of_an_undecided_model_is_one_half():
+    labels = np.arange(9) % 3 == 0
+    assert area_under_roc(np.zeros(9), labels, np.ones(9, bool)) == 0.5
+    assert area_under_roc(labels, labels, np.ones(9, bool)) == 1.0
