@@ -14,8 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -334,15 +335,24 @@ def _finished(folder: Path, manifest: Manifest) -> Store | None:
 
 def _states_function(model: PoolingModel, manifest: Manifest) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
     graphdef, state = nnx.split(model)
+    asked = {"layers": manifest.layers, "pooling": manifest.pooling, "dtype": manifest.dtype}
+    return lambda input_ids, attention_mask: _pooled(graphdef, state, input_ids, attention_mask, **asked)
 
-    @jax.jit
-    def pooled(state: nnx.State, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
-        states = nnx.merge(graphdef, state).pooled_states(
-            input_ids, attention_mask, layers=manifest.layers, pooling=cast(Pooling, manifest.pooling)
-        )
-        return states.astype(manifest.dtype)
 
-    return lambda input_ids, attention_mask: pooled(state, input_ids, attention_mask)
+# Compiled once per model and shape, however often a model is asked: prompts, names of classes, other data.
+@partial(jax.jit, static_argnames=("graphdef", "layers", "pooling", "dtype"))
+def _pooled(
+    graphdef: Any,
+    state: nnx.State,
+    input_ids: jax.Array,
+    attention_mask: jax.Array,
+    *,
+    layers: tuple[int, ...],
+    pooling: Pooling,
+    dtype: str,
+) -> jax.Array:
+    states = nnx.merge(graphdef, state).pooled_states(input_ids, attention_mask, layers=layers, pooling=pooling)
+    return states.astype(dtype)
 
 
 def _in_order(

@@ -106,6 +106,23 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(extract_module, "CPU_TOKENS", FEW_TOKENS)
 
 
+def test_a_model_is_compiled_once_a_shape_however_often_it_is_asked(tmp_path, monkeypatch):
+    traced = []
+    pooled_states = TinyTeacher.pooled_states
+
+    def counted(self, input_ids, attention_mask, **kwargs):
+        traced.append(input_ids.shape)
+        return pooled_states(self, input_ids, attention_mask, **kwargs)
+
+    monkeypatch.setattr(TinyTeacher, "pooled_states", counted)
+    model, prompts = TinyTeacher(), words(20, seed=11)
+    for name in ("first", "second"):
+        # A width of its own keeps programs of other tests out of the count.
+        options = arguments(prompts, layers=(1, 0, 1), folder=tmp_path / name, max_tokens=23)
+        store = extract(model, letters(), prompts, **options)
+    assert sorted(traced) == sorted(tuple(shape) for shape in store.report["shapes"])
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 def test_states_are_those_of_each_prompt_alone_in_the_items_order(tmp_path, pooling):
     prompts = words(30)
