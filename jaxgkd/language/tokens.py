@@ -183,14 +183,17 @@ def load_tokenizer(path_or_id: str | PathLike[str]) -> Tokenizer:
       The tokenizer.
 
     Raises:
-      CheckpointError: the checkpoint or its tokenizer files cannot be found or read, or the tokenizer has token ids
-        that the model has no vector for.
+      CheckpointError: the checkpoint or its tokenizer files cannot be found or read, or the tokenizer is another
+        model's: it has token ids that the model has no vector for, or other special tokens than config.json says. One
+        of another model with the same special tokens and no more ids cannot be told apart.
     """
     folder = resolve(path_or_id)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError("the folder holds no tokenizer", file=folder, mend="download the tokenizer files too")
     tokenizer = Tokenizer(folder, _auto_tokenizer(folder))
-    _check_vocabulary(tokenizer, read_json(folder / "config.json"))
+    config = read_json(folder / "config.json")
+    _check_vocabulary(tokenizer, config)
+    _check_special_tokens(tokenizer, config)
     return tokenizer
 
 
@@ -226,5 +229,29 @@ def _check_vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
             f"the tokenizer has {tokenizer.vocabulary_size} token ids and the model vectors for {rows}",
             file=tokenizer.folder,
             field="vocab_size",
+            mend="use the tokenizer that belongs to the model",
+        )
+
+
+def _check_special_tokens(tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
+    """Refuse a tokenizer that neither begins nor ends texts with the model's ids, or pads a RoBERTa with another id.
+
+    Checkpoints often disagree with themselves about one of the two ends, so it takes both. Padding is hidden by the
+    mask, except where positions are counted from its id on.
+    """
+
+    def differs(field: str, default: int | None = None) -> bool:
+        said, found = config.get(field, default), getattr(tokenizer._tokenizer, field)
+        return said is not None and found is not None and found not in (said if isinstance(said, list) else [said])
+
+    if config.get("model_type") == "roberta":
+        wrong = "pad_token_id" if differs("pad_token_id", 1) else None
+    else:
+        wrong = "bos_token_id" if differs("bos_token_id") and differs("eos_token_id") else None
+    if wrong is not None:
+        raise CheckpointError(
+            f"the tokenizer's id is {getattr(tokenizer._tokenizer, wrong)} and the model's {config.get(wrong, 1)}",
+            file=tokenizer.folder,
+            field=wrong,
             mend="use the tokenizer that belongs to the model",
         )

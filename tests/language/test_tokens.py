@@ -131,6 +131,27 @@ def test_more_ids_than_vectors_are_refused(tmp_path):
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("family", "special", "field"),
+    [
+        ("llama", {"bos_token": "[CLS]", "eos_token": "[SEP]"}, "bos_token_id"),
+        ("llama", {"bos_token": "[UNK]", "eos_token": "[SEP]"}, None),
+        ("llama", {"bos_token": "[CLS]"}, None),
+        ("roberta", {"pad_token": "[PAD]"}, "pad_token_id"),
+        ("roberta", {"pad_token": "[UNK]", "bos_token": "[CLS]"}, None),
+    ],
+)
+def test_a_tokenizer_with_another_models_special_tokens_is_refused(tmp_path, family, special, field):
+    shutil.copytree(BERT.parent / family, tmp_path, dirs_exist_ok=True)
+    write_tokenizer(tmp_path, **special)
+    if field is None:
+        assert load_tokenizer(tmp_path).vocabulary_size == len(WORDS)
+        return
+    with pytest.raises(CheckpointError, match="use the tokenizer that belongs to the model") as caught:
+        load_tokenizer(tmp_path)
+    assert caught.value.field == field
+
+
 def test_a_folder_without_tokenizer_is_refused():
     with pytest.raises(CheckpointError, match="no tokenizer"):
         load_tokenizer(BERT)
