@@ -1,14 +1,18 @@
-"""Batches are made and sent to the device by a thread while the one before is worked on."""
+"""Batches are made by a thread while the one before is worked on, and sent to the device where that is another place.
+
+On a CPU they stay numpy arrays: a compiled function takes them as they are, putting every array of a batch on the
+"device" first costs more than a millisecond a batch.
+"""
 
 import queue
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 
-from jaxgkd.graphs.batching import Step
+from jaxgkd.graphs.batching import Batch, Step
 
 # How often a waiting thread looks whether it is still wanted, in seconds.
 _PATIENCE = 0.05
@@ -25,7 +29,7 @@ _END = object()
 
 
 class Prefetch(Iterator[Step]):
-    """An iterator over the same steps, their batches on the device.
+    """An iterator over the same steps, their batches on the device, or in numpy where that is a CPU.
 
     The thread stops at the end, at the first error (which is raised here), on ``close``, at the end of a ``with``
     block, and when nothing refers to the iterator any more.
@@ -37,14 +41,18 @@ class Prefetch(Iterator[Step]):
         Args:
           steps: what ``Batches.stream`` gives.
           size: batches kept ready.
-          device: a device or sharding for the arrays, by default JAX's default device.
+          device: a device or sharding that the arrays are put on in any case; by default JAX's default device, unless
+            that is a CPU.
         """
         if size < 1:
             raise ValueError(f"{size} batches cannot be kept ready")
         self._ready: queue.Queue[Any] = queue.Queue(size)
         self._stop = threading.Event()
         self._thread = threading.Thread(
-            target=_work, args=(iter(steps), self._ready, self._stop, device), name="jaxgkd-prefetch", daemon=True
+            target=_work,
+            args=(iter(steps), self._ready, self._stop, _sender(device)),
+            name="jaxgkd-prefetch",
+            daemon=True,
         )
         self._thread.start()
         weakref.finalize(self, self._stop.set)
@@ -78,14 +86,21 @@ def prefetch(steps: Iterable[Step], *, size: int = 2, device: Any = None) -> Pre
     return Prefetch(steps, size=size, device=device)
 
 
-def _work(steps: Iterator[Step], ready: queue.Queue, stop: threading.Event, device: Any) -> None:
+def _sender(device: Any) -> Callable[[Batch], Batch]:
+    """What brings a batch to the device, or leaves it in memory where that is all it takes."""
+    if device is None and jax.default_backend() == "cpu":
+        return lambda batch: batch
+    return lambda batch: jax.device_put(batch, device)
+
+
+def _work(steps: Iterator[Step], ready: queue.Queue, stop: threading.Event, send: Callable[[Batch], Batch]) -> None:
     try:
         while not stop.is_set():
             step = next(steps, None)
             if step is None:
                 _put(ready, _END, stop)
                 return
-            _put(ready, step._replace(batch=jax.device_put(step.batch, device)), stop)
+            _put(ready, step._replace(batch=send(step.batch)), stop)
     except BaseException as error:
         _put(ready, _Failed(error), stop)
 

@@ -70,6 +70,22 @@ class _State(NamedTuple):
     broken_epoch: Array
 
 
+class _Progress(NamedTuple):
+    """What one period hands to the next.
+
+    Fields:
+      periods: how many there were; the first evaluated the initial weights.
+      state: of all runs.
+      logs: name → [runs] of the last epoch.
+      curves: name → [evaluations, runs] of what is known.
+    """
+
+    periods: Array
+    state: _State
+    logs: dict[str, Array]
+    curves: dict[str, Array]
+
+
 def fit(
     problem: Problem,
     keys: Array,
@@ -109,16 +125,18 @@ def fit(
     evaluations = -(-epochs // evaluate_every)
     sign = 1.0 if higher_is_better else -1.0
     begin, advance = _program(problem, evaluations, evaluate_every, patience, select_by, sign)
-    done, state, curves = begin(keys, run_data, shared)
+    progress = begin(keys, run_data, shared)
     stretch = evaluations if on_progress is None else -(-evaluations // _REPORTS)
     for end in range(stretch, evaluations + stretch, stretch):
-        done, state, curves = advance((done, state, curves), min(end, evaluations), keys, run_data, shared)
-        if on_progress is not None and int(done) > end - stretch:
-            scores = np.asarray(curves[select_by][int(done) - 1])
+        progress = advance(progress, min(end, evaluations), keys, run_data, shared)
+        done = int(progress.periods) - 1
+        if on_progress is not None and done > end - stretch:
+            scores = np.asarray(progress.curves[select_by][done - 1])
             there = np.isfinite(scores)
-            on_progress(int(done) * evaluate_every, float(scores[there].mean()) if there.any() else float("nan"))
-        if int(done) < end:
+            on_progress(done * evaluate_every, float(scores[there].mean()) if there.any() else float("nan"))
+        if done < end:
             break
+    state, curves = progress.state, progress.curves
     _check_finite(state, select_by)
     return Fit(
         params=state.best_params,
@@ -146,9 +164,12 @@ def _check_finite(state: _State, select_by: str) -> None:
 
 @lru_cache(maxsize=8)
 def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
-    """Two compiled functions: ``begin`` gives the state before the first epoch, ``advance`` trains up to an evaluation.
+    """Two compiled functions: ``begin`` gives what there is before the first epoch, ``advance`` goes on from there.
 
-    What goes from one to the next is (evaluations done, state of all runs, curves).
+    A period is an evaluation and the training up to the next one, in this order: what the evaluation of some weights
+    and their gradient have in common (the product of inputs without dropout with the first layer) the compiler then
+    computes once. The price is an evaluation of the initial weights and a period after the last evaluation, of which
+    nothing is kept.
     """
     total = evaluations * evaluate_every
 
@@ -166,25 +187,15 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
             broken_epoch=jnp.int32(0),
         )
 
-    def train(shared, epoch, state, key, data):
-        """One epoch of one run."""
-        step_key = jax.random.fold_in(key, epoch + 1)
-        gradient = jax.value_and_grad(problem.loss, has_aux=True)
-        (loss, (rest, logs)), gradients = gradient(state.params, state.rest, step_key, epoch / total, data, shared)
-        updates, optimizer = problem.optimizer(data).update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        first_broken = ~jnp.isfinite(loss) & (state.broken_epoch == 0) & ~state.stopped
-        broken_epoch = jnp.where(first_broken, epoch + 1, state.broken_epoch)
-        new = state._replace(params=params, rest=rest, optimizer=optimizer, broken_epoch=broken_epoch)
-        return new, {"train_loss": loss, **logs}
-
-    def evaluate(shared, epoch, state, data, logs):
+    def evaluate(shared, epoch, state, data):
+        """The best state so far, with that after ``epoch`` epochs among the candidates, of one run."""
         metrics = problem.evaluate(state.params, state.rest, data, shared)
         score = sign * metrics[select_by].astype(jnp.float32)
-        better = (score > state.best_score) & ~state.stopped
+        counts = ~state.stopped & (epoch > 0)
+        better = (score > state.best_score) & counts
         keep = lambda new, old: jax.tree.map(partial(jnp.where, better), new, old)  # noqa: E731
         best_epoch = jnp.where(better, epoch, state.best_epoch)
-        stopped = state.stopped if patience is None else state.stopped | (epoch - best_epoch >= patience)
+        stopped = state.stopped if patience is None else state.stopped | (counts & (epoch - best_epoch >= patience))
         new = state._replace(
             best_params=keep(state.params, state.best_params),
             best_rest=keep(state.rest, state.best_rest),
@@ -192,37 +203,60 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
             best_epoch=best_epoch,
             stopped=stopped,
         )
-        return new, jax.tree.map(lambda value: jnp.where(state.stopped, jnp.nan, value), {**logs, **metrics})
+        return new, metrics
+
+    def train(shared, epoch, state, key, data):
+        """One epoch of one run."""
+        step_key = jax.random.fold_in(key, epoch + 1)
+        gradient = jax.value_and_grad(problem.loss, has_aux=True)
+        (loss, (rest, logs)), gradients = gradient(state.params, state.rest, step_key, epoch / total, data, shared)
+        updates, optimizer = problem.optimizer(data).update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        counts = (state.broken_epoch == 0) & ~state.stopped & (epoch < total)
+        broken_epoch = jnp.where(~jnp.isfinite(loss) & counts, epoch + 1, state.broken_epoch)
+        new = state._replace(params=params, rest=rest, optimizer=optimizer, broken_epoch=broken_epoch)
+        return new, {"train_loss": loss, **logs}
 
     def period(state, first_epoch, keys, run_data, shared):
-        """The epochs up to the next evaluation, of all runs."""
+        """Of all runs: the metrics after ``first_epoch`` epochs, and the logs of the last epoch of the period."""
 
         def epoch_of_all(state, epoch):
             return jax.vmap(partial(train, shared, epoch))(state, keys, run_data)
 
+        state, metrics = jax.vmap(partial(evaluate, shared, first_epoch))(state, run_data)
         state, logs = jax.lax.scan(epoch_of_all, state, first_epoch + jnp.arange(evaluate_every))
-        logs = {name: values[-1] for name, values in logs.items()}
-        return jax.vmap(partial(evaluate, shared, first_epoch + evaluate_every))(state, run_data, logs)
+        as_float = lambda tree: jax.tree.map(lambda value: value.astype(jnp.float32), tree)  # noqa: E731
+        return state, as_float(metrics), as_float({name: values[-1] for name, values in logs.items()})
 
     @jax.jit
     def begin(keys, run_data, shared):
         state = jax.vmap(start)(keys, run_data)
-        names = jax.eval_shape(period, state, jnp.int32(0), keys, run_data, shared)[1]
-        return jnp.int32(0), state, {name: jnp.full((evaluations, keys.shape[0]), jnp.nan) for name in names}
+        _, metrics, logs = jax.eval_shape(period, state, jnp.int32(0), keys, run_data, shared)
+        unknown = lambda *shape: jnp.full((*shape, keys.shape[0]), jnp.nan)  # noqa: E731
+        return _Progress(
+            periods=jnp.int32(0),
+            state=state,
+            logs={name: unknown() for name in logs},
+            curves={name: unknown(evaluations) for name in {**logs, **metrics}},
+        )
 
-    # The state of all runs is written over in place.
+    # What there is of all runs is written over in place.
     @partial(jax.jit, donate_argnums=0)
-    def advance(carry, end, keys, run_data, shared):
-        def unfinished(carry):
-            i, state, _ = carry
-            return (i < end) & ~jnp.all(state.stopped) & ~jnp.any(state.broken_epoch)
+    def advance(progress, end, keys, run_data, shared):
+        def unfinished(progress):
+            state = progress.state
+            return (progress.periods <= end) & ~jnp.all(state.stopped) & ~jnp.any(state.broken_epoch)
 
-        def body(carry):
-            i, state, curves = carry
-            state, values = period(state, i * evaluate_every, keys, run_data, shared)
-            curves = jax.tree.map(lambda curve, value: curve.at[i].set(value.astype(jnp.float32)), curves, values)
-            return i + 1, state, curves
+        def body(progress):
+            i, before = progress.periods, progress.state
+            state, metrics, logs = period(before, i * evaluate_every, keys, run_data, shared)
+            # What the evaluation of the initial weights leaves in the first row is written over by the next one.
+            values = jax.tree.map(lambda value: jnp.where(before.stopped, jnp.nan, value), {**progress.logs, **metrics})
+            curves = jax.tree.map(
+                lambda curve, value: curve.at[jnp.maximum(i - 1, 0)].set(value), progress.curves, values
+            )
+            return _Progress(i + 1, state, logs, curves)
 
-        return jax.lax.while_loop(unfinished, body, carry)
+        return jax.lax.while_loop(unfinished, body, progress)
 
     return begin, advance

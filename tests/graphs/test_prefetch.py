@@ -3,6 +3,7 @@ import threading
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -38,12 +39,12 @@ def gone():
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_same_steps_in_the_same_order_on_the_device(batches, size):
+@pytest.mark.parametrize("device", [None, "named"])
+def test_the_same_steps_in_the_same_order(batches, size, device):
     plain = list(batches.stream(epochs=3))
-    fetched = list(prefetch(batches.stream(epochs=3), size=size))
+    fetched = list(prefetch(batches.stream(epochs=3), size=size, device=device and jax.devices()[0]))
     assert [step.position for step in fetched] == [step.position for step in plain]
     for one, other in zip(plain, fetched, strict=True):
-        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(other.batch))
         jax.tree.map(np.testing.assert_array_equal, one.batch, other.batch)
     assert gone()
 
@@ -52,6 +53,13 @@ def test_a_device_can_be_named(batches):
     device = jax.devices()[0]
     step = next(prefetch(batches.stream(), device=device))
     assert all(leaf.committed and leaf.devices() == {device} for leaf in jax.tree.leaves(step.batch))
+
+
+def test_batches_stay_in_memory_on_a_cpu_only(batches, monkeypatch):
+    kinds = lambda: {type(leaf) for leaf in jax.tree.leaves(next(prefetch(batches.stream())).batch)}  # noqa: E731
+    assert jax.default_backend() != "cpu" or kinds() == {np.ndarray}
+    monkeypatch.setattr(jax, "default_backend", lambda: "an accelerator")
+    assert kinds() == {type(jnp.ones(1))}
 
 
 def test_work_is_done_ahead_but_no_further_than_asked(batches):

@@ -154,6 +154,16 @@ def test_ties_keep_the_earlier_epoch():
     assert fit(problem, KEYS[:1], {"slope": jnp.ones(1)}, {}, epochs=5).best_epoch.tolist() == [1]
 
 
+@pytest.mark.parametrize("patience", [None, 0, 1])
+def test_the_initial_weights_are_no_candidate(patience):
+    problem = walk(lambda w, run: {"valid": -(w**2), "w": w})
+    result = fit(problem, KEYS[:1], {"slope": jnp.ones(1)}, {}, epochs=3, patience=patience)
+    assert result.best_epoch.tolist() == [1]
+    np.testing.assert_allclose(result.params["w"], [-1.0])
+    there = {None: 3, 0: 1, 1: 2}[patience]
+    np.testing.assert_array_equal(result.curves["w"][0], [-1.0, -2.0, -3.0][:there] + [np.nan] * (3 - there))
+
+
 def breaking(w, run):
     """Not a number from the epoch on that starts with this weight."""
     return jnp.where(w < run["limit"], jnp.nan, 1.0) * run["slope"] * w
@@ -173,6 +183,15 @@ def test_a_run_that_has_stopped_may_break():
     run_data = {"slope": jnp.array([1.0, 0.25]), "limit": jnp.array([-5.5, -99.0])}
     result = fit(problem, KEYS[:2], run_data, {}, epochs=12, patience=2)
     assert result.best_epoch.tolist() == [2, 8]
+
+
+@pytest.mark.parametrize("evaluate_every", [1, 2])
+def test_what_would_break_after_the_last_epoch_does_not_count(evaluate_every):
+    problem = walk(lambda w, run: {"valid": -w}, breaking)
+    run_data = {"slope": jnp.ones(1), "limit": jnp.array([-3.5])}
+    result = fit(problem, KEYS[:1], run_data, {}, epochs=4, evaluate_every=evaluate_every)
+    assert result.best_epoch.tolist() == [4]
+    np.testing.assert_allclose(result.curves["train_loss"][0, -1], -3.0)
 
 
 def test_weights_that_break_at_their_best_epoch_are_not_returned():
