@@ -40,9 +40,19 @@ def lines() -> list[str]:
             f"{machine['cores']} cores, {machine['memory_gib']} GiB; {used}."
         )
         for fact, values in result.items():
-            if fact not in ("claim", "command", "measured", "date", "machine", "versions"):
+            if fact not in ("claim", "command", "measured", "counted", "date", "machine", "versions"):
                 notes.append(f"  {fact}: `{json.dumps(values)}`")
-    return [*table, "", *notes]
+    tables = [table, *(counts(name, result["counted"]) for name, result in results().items() if "counted" in result)]
+    return [line for table in tables for line in [*table, ""]] + notes
+
+
+def counts(name: str, rows: list[dict]) -> list[str]:
+    """What a benchmark counts instead of timing; fractions are shown in per cent."""
+    table = [f"| [{name}]({name}.py): {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
+    for row in rows:
+        shown = (f"{100 * value:.1f} %" if isinstance(value, float) else f"{value}" for value in row.values())
+        table.append(f"| {' | '.join(shown)} |")
+    return table
 
 
 def draw_scaling(path: Path) -> None:
