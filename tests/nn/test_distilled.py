@@ -7,7 +7,7 @@ from flax import nnx
 from jaxgkd.graphs import build_layout
 from jaxgkd.nn import LayerStates, make_student
 from jaxgkd.nn.alignment import Alignment
-from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, _draw, distillation_loss, part_means
+from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, _draw, _projected, distillation_loss, part_means
 
 N, WIDTH, HOPS, D_TEACHER, CLASSES, PARTS = 14, 4, 3, 5, 3, 4
 TAUGHT = np.array([1, 1, 0, 1, 1, 1, 0, 1, 1, 0, 1, 0, 1, 0], bool)
@@ -292,3 +292,18 @@ def test_weights_are_learned_where_they_are_used(weighting, learned):
     assert bool(np.any(np.asarray(alignment["layer_weights"][...]) != 0)) is learned
     assert bool(np.any(np.asarray(alignment["term_weights"][...]) != 0)) is learned
     assert np.all(np.any(np.asarray(alignment["shared"]["kernel"][...]) != 0, axis=0))
+
+
+def test_projections_are_those_of_the_alignment():
+    graphdef, params = nnx.split(model().alignment)
+    # Scales and shifts that have learned something.
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * normal(leaf.size, *leaf.shape), params)
+    features, weights = 3.0 + 2.0 * normal(20, 9, HOPS, D_TEACHER), normal(21, HOPS, 9, WIDTH)
+
+    def total(project):
+        summed = lambda params: jnp.sum(jnp.stack(project(nnx.merge(graphdef, params), features)) * weights)  # noqa: E731
+        return jax.jit(jax.value_and_grad(summed))(params)
+
+    (value, gradients), (expected, expected_gradients) = total(_projected), total(lambda alignment, x: alignment(x))
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradients, expected_gradients)
