@@ -131,16 +131,24 @@ class DistanceRelations(nnx.Module):
     def __call__(self, rows: RowBatch) -> Relations:
         """Relations of a batch with ``fields`` [g, L, …], the element first, and ``coordinates`` [g, L, 3] in Å."""
         element = rows.nodes["fields"][..., 0].astype(jnp.int32)
-        pair = element[:, :, None] * self.scale[...].shape[1] + element[:, None, :]
+        g, n = element.shape
+        # Entry (j, i) is the pair from atom i to atom j: the sum over j is then a product of [1, n] with [n, n · k].
+        pair = element[:, None, :] * self.scale[...].shape[1] + element[:, :, None]
         scale, shift = self.scale[...].reshape(-1)[pair], self.shift[...].reshape(-1)[pair]
+        # Kernels are quicker computed again in the backward pass than kept.
         stretched = scale * distances(rows.nodes["coordinates"]) + shift
-        width = jnp.abs(self.width[...]) + 1e-2
-        kernels = jnp.exp(-0.5 * ((stretched[..., None] - self.centre[...]) / width) ** 2) / (
-            width * (2 * np.pi) ** 0.5
-        )
-        bias = self.second(jax.nn.gelu(self.first(kernels)))
-        summary = jnp.sum(jnp.where(rows.node_mask[:, None, :, None], kernels, 0.0), axis=2)
-        return Relations(bias.transpose(0, 3, 1, 2), summary)
+        kernels = jax.checkpoint(_gaussians)(stretched, self.centre[...], self.width[...])
+        hidden = jax.checkpoint(jax.nn.gelu)(self.first(kernels.reshape(g * n * n, -1)))
+        bias = self.second(hidden).reshape(g, n, n, -1)
+        real = rows.node_mask[:, None, :].astype(kernels.dtype)
+        summary = (real @ kernels.reshape(g, n, -1)).reshape(g, n, -1)
+        return Relations(bias.transpose(0, 3, 2, 1), summary)
+
+
+def _gaussians(values: Array, centre: Array, width: Array) -> Array:
+    """Values [...] → normal densities [..., k]; a width is taken without its sign and never quite 0."""
+    width = jnp.abs(width) + 1e-2
+    return jnp.exp(-0.5 * ((values[..., None] - centre) / width) ** 2) / (width * (2 * np.pi) ** 0.5)
 
 
 def distances(coordinates: Array) -> Array:
