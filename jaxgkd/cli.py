@@ -6,23 +6,27 @@ An error is one sentence on stderr and exit code 2. What a command needs is impo
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
 
 from jaxgkd.errors import ConfigError, JaxgkdError
 
+#: Recipe → the dataclass of its flags.
+RECIPES = {"lingugkd": "LinguGKD", "ccmd": "CCMD"}
+
 USAGE = """usage: jaxgkd COMMAND …
 
-  jaxgkd run RECIPE      distil a teacher into a student and report the result; RECIPE is lingugkd
+  jaxgkd run RECIPE      distil a teacher into a student and report the result; RECIPE is lingugkd or ccmd
   jaxgkd extract         ask a language model about every node of a text graph, and keep what it says
   jaxgkd report RUN…     write a run's report again, or compare several runs in one table
   jaxgkd data list       data sets that --data knows by name
-  jaxgkd data check DIR  read a folder of nodes and edges as a run would, and count what is in it
+  jaxgkd data check PATH read data as a run would, and count what is in it
 
 Every command explains its flags with --help.
 """
@@ -60,17 +64,22 @@ class Extract:
 class DataList:
     """List the data sets that --data knows by name."""
 
+    recipe: Literal["lingugkd", "ccmd"] = "lingugkd"
+    """Recipe they are for: text graphs for lingugkd, molecules for ccmd."""
+
 
 @dataclass(frozen=True)
 class DataCheck:
-    """Read a folder of nodes and edges as a run would, and count what is in it."""
+    """Read data as a run would, and count what is in it."""
 
-    folder: tyro.conf.Positional[str]
-    """The folder, or the name of a data set."""
+    path: tyro.conf.Positional[str]
+    """A folder of nodes and edges, a file of molecules, or the name of a data set."""
+    recipe: Literal["lingugkd", "ccmd"] = "lingugkd"
+    """Recipe it is for: text graphs for lingugkd, molecules for ccmd."""
     text_columns: tuple[str, ...] = ()
     """Columns to read as text; by default title, abstract, text, name and keywords."""
-    label: str = "label"
-    """Column that holds the classes."""
+    label: tuple[str, ...] = ()
+    """Column of the classes, by default label; columns of the labels of molecules."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,17 +121,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    from jaxgkd.recipes import lingugkd
     from jaxgkd.report import console_table, write_report
     from jaxgkd.training.compilation import use_compilation_cache
     from jaxgkd.training.run_dir import read_json
 
-    recipes: dict[str, Any] = {"lingugkd": lingugkd.LinguGKD}
-    runners = {lingugkd.LinguGKD: lingugkd.run}
-    config = _choose("jaxgkd run", recipes, arguments)
+    name = _word("jaxgkd run", RECIPES, arguments)
+    # Only the recipe that is asked for is imported: the packages of the others take a while to load.
+    recipe = import_module(f"jaxgkd.recipes.{name}")
+    config = tyro.cli(getattr(recipe, RECIPES[name]), prog=f"jaxgkd run {name}", args=arguments[1:])
     use_compilation_cache()
     console = Console()
-    folder = runners[type(config)](config, console)
+    folder = recipe.run(config, console)
     page = write_report(folder)
     console.print(console_table(read_json(folder / "summary.json")))
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
@@ -172,35 +181,57 @@ def _report(arguments: list[str]) -> None:
 def _data(arguments: list[str]) -> None:
     from jaxgkd.data import registry
 
-    config = _choose("jaxgkd data", {"list": DataList, "check": DataCheck}, arguments)
+    commands = {"list": DataList, "check": DataCheck}
+    name = _word("jaxgkd data", commands, arguments)
+    config = tyro.cli(commands[name], prog=f"jaxgkd data {name}", args=arguments[1:])
     if isinstance(config, DataList):
-        for name in registry.names("lingugkd"):
+        for name in registry.names(config.recipe):
             print(name)
         return
-    options = registry.column_options(config.text_columns, config.label)
-    facts = registry.describe(registry.load(config.folder, recipe="lingugkd", **options))
+    facts = _facts_of_molecules(config) if config.recipe == "ccmd" else _facts_of_graph(config)
     for key, value in facts.items():
         if key == "notes":
             value = "; ".join(value) or "none"
         elif isinstance(value, dict):
             value = ", ".join(f"{name} {size}" for name, size in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value)
         elif isinstance(value, float):
             value = f"{value:.4g}"
         print(f"{key.replace('_', ' ')}: {value}")
 
 
-def _choose(program: str, choices: dict[str, Any], arguments: list[str]) -> Any:
-    """The dataclass that the first word names, filled from the flags after it."""
+def _facts_of_graph(config: DataCheck) -> dict[str, Any]:
+    from jaxgkd.data import registry
+
+    if len(config.label) > 1:
+        raise ConfigError(f"{len(config.label)} columns are given", field="--label", mend="give the one of the classes")
+    options = registry.column_options(config.text_columns, *(config.label or ("label",)))
+    return registry.describe(registry.load(config.path, recipe="lingugkd", **options))
+
+
+def _facts_of_molecules(config: DataCheck) -> dict[str, Any]:
+    from jaxgkd.data import registry
+    from jaxgkd.recipes.molecule_summary import describe_molecules
+
+    molecules = registry.load(config.path, recipe="ccmd", **({"labels": config.label} if config.label else {}))
+    for problem in molecules.problems:
+        what = "kept without coordinates" if problem.kept else "left out"
+        print(f"row {problem.row}: {problem.reason} ({what})")
+    return describe_molecules(molecules)
+
+
+def _word(program: str, names: Collection[str], arguments: list[str]) -> str:
+    """The first word, one of ``names``; anything else ends the program."""
     # A union of one member would not be read as subcommands, so the word is taken off by hand.
-    if not arguments or arguments[0] not in choices:
-        wanted = arguments[0] if arguments and not arguments[0].startswith("-") else None
-        names = ", ".join(choices)
-        if wanted is None:
-            print(f"usage: {program} {{{names}}} …\n\n{program} NAME --help explains the flags.")
-            raise SystemExit(0 if arguments else 2)
-        print(f"{program}: there is no '{wanted}'; choose from {names}.", file=sys.stderr)
+    if arguments and arguments[0] in names:
+        return arguments[0]
+    listed = ", ".join(names)
+    if arguments and not arguments[0].startswith("-"):
+        print(f"{program}: there is no '{arguments[0]}'; choose from {listed}.", file=sys.stderr)
         raise SystemExit(2)
-    return tyro.cli(choices[arguments[0]], prog=f"{program} {arguments[0]}", args=arguments[1:])
+    print(f"usage: {program} {{{listed}}} …\n\n{program} NAME --help explains the flags.")
+    raise SystemExit(0 if arguments else 2)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxgkd.data.molecule_sets import KNOWN, find_molecule_file, load_molecule_set, molecule_names
+from jaxgkd.data.rdkit_molecules import load_chembl_activities, load_egfr
 from jaxgkd.data.scipy_docs import load_scipy_docs
 from jaxgkd.data.text_graphs import TextGraph, load_text_graph
 from jaxgkd.errors import ConfigError
@@ -24,14 +26,18 @@ class _Source:
       embedded: what is built in.
       subfolder: where in the data folder the others lie.
       known: names that the data folder may hold; others there are found too.
-      load_folder: reads one of them, or a folder of the user's.
+      read: reads one of them, or what the user gives a path of.
+      find: where a name lies in a folder, or None; by default a folder of that name.
+      found: the names that lie in a folder; by default all folders.
     """
 
     default: str
     embedded: Mapping[str, Callable[[], Any]]
     subfolder: str
     known: tuple[str, ...]
-    load_folder: Callable[..., Any]
+    read: Callable[..., Any]
+    find: Callable[[Path, str], Path | None] = lambda folder, name: folder / name if (folder / name).is_dir() else None
+    found: Callable[[Path], set[str]] = lambda folder: {path.name for path in folder.iterdir() if path.is_dir()}
 
 
 _SOURCES = {
@@ -40,7 +46,16 @@ _SOURCES = {
         embedded={"scipy-docs": load_scipy_docs},
         subfolder="text",
         known=("cora", "wikispeedia", "pubmed_graph"),
-        load_folder=load_text_graph,
+        read=load_text_graph,
+    ),
+    "ccmd": _Source(
+        default="egfr",
+        embedded={"egfr": load_egfr, "chembl2321810": load_chembl_activities},
+        subfolder="molecules",
+        known=tuple(KNOWN),
+        read=load_molecule_set,
+        find=find_molecule_file,
+        found=molecule_names,
     ),
 }
 
@@ -49,9 +64,7 @@ def names(recipe: str) -> tuple[str, ...]:
     """Names that ``load`` takes for ``recipe``: embedded data sets first, then those of the data folder."""
     source = _source(recipe)
     folder = _data_folder(source)
-    found = (
-        set() if folder is None or not folder.is_dir() else {path.name for path in folder.iterdir() if path.is_dir()}
-    )
+    found = set() if folder is None or not folder.is_dir() else source.found(folder)
     return (*source.embedded, *source.known, *sorted(found - set(source.known)))
 
 
@@ -70,12 +83,12 @@ def load(name_or_path: str | os.PathLike[str] | None = None, *, recipe: str, **o
     """The data set ``name_or_path`` in the form that ``recipe`` works on.
 
     A name without a slash is looked up among the embedded data sets, then in the data folder that the environment
-    variable JAXGKD_DATA names; anything else, or a name that is only a folder here, is read as a folder.
+    variable JAXGKD_DATA names; anything else, or a name that is only found here, is read as a path.
 
     Args:
       name_or_path: None gives the recipe's default.
-      recipe: for lingugkd, a ``TextGraph``.
-      **options: passed on to the loader of folders; embedded data sets take none.
+      recipe: for lingugkd, a ``TextGraph``; for ccmd, ``Molecules``.
+      **options: passed on to the reader of files and folders; embedded data sets take none.
 
     Raises:
       ConfigError: the recipe or the name is not known, JAXGKD_DATA is not set, or an option does not apply.
@@ -90,11 +103,11 @@ def load(name_or_path: str | os.PathLike[str] | None = None, *, recipe: str, **o
                 raise ConfigError(f"the embedded data set '{name}' takes no options", mend=mend)
             return source.embedded[name]()
         folder = _data_folder(source)
-        if folder is not None and (folder / name).is_dir():
-            return source.load_folder(folder / name, **options)
-        if not Path(name).is_dir():
+        if folder is not None and folder.is_dir() and (path := source.find(folder, name)) is not None:
+            return source.read(path, **options)
+        if not Path(name).exists():
             raise _not_found(name, recipe, source, folder)
-    return source.load_folder(Path(name).expanduser(), **options)
+    return source.read(Path(name).expanduser(), **options)
 
 
 def describe(graph: TextGraph) -> dict[str, Any]:

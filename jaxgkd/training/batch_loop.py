@@ -166,10 +166,22 @@ def _program(problem: BatchProblem):
     def better(which, new, old):
         return jax.tree.map(partial(jnp.where, which), new, old)
 
-    mapped = jax.vmap(train, in_axes=(0, 0, 0, None, None, None, None))
-    return jax.jit(jax.vmap(begin)), jax.jit(mapped, donate_argnums=0), jax.jit(jax.vmap(better), donate_argnums=2)
+    def train_all(state, keys, settings, *shared):
+        return _over_runs(train, (state, keys, settings), *shared)
+
+    return jax.jit(jax.vmap(begin)), jax.jit(train_all, donate_argnums=0), jax.jit(jax.vmap(better), donate_argnums=2)
+
+
+def _over_runs(function: Callable[..., Tree], of_runs: tuple[Tree, ...], *shared: Tree) -> Tree:
+    """A function of every run, whose arguments have the runs as first axis, and of what they share.
+
+    An accelerator takes all runs at once. A CPU is as busy with one, whose states fit into its cache better.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda one: function(*one, *shared), of_runs)
+    return jax.vmap(lambda *one: function(*one, *shared))(*of_runs)
 
 
 @lru_cache(maxsize=16)
 def _outputs(problem: BatchProblem):
-    return jax.jit(jax.vmap(problem.outputs, in_axes=(0, None)))
+    return jax.jit(lambda params, batch: _over_runs(problem.outputs, (params,), batch))

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxgkd.training import batch_loop
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batches
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
@@ -50,7 +51,11 @@ def keys(*seeds):
     return jax.vmap(jax.random.key)(jnp.array(seeds))
 
 
-def test_every_run_goes_its_own_way_as_if_alone():
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_every_run_goes_its_own_way_as_if_alone(backend, monkeypatch):
+    # What is compiled is chosen by the platform: one run after another, or all at once.
+    monkeypatch.setattr(batch_loop.jax, "default_backend", lambda: backend)
+    batch_loop._program.cache_clear()
     together = fit(settings(0.05, 0.1, 0.1), keys(0, 0, 1))
     for run, (rate, seed) in enumerate([(0.05, 0), (0.1, 0), (0.1, 1)]):
         alone = fit(settings(rate), keys(seed))

@@ -1,0 +1,114 @@
+"""Molecule data sets by name or path, with what is known of the usual ones: their labels, units and usual splits."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxgkd.data.featurise import Hydrogens
+from jaxgkd.data.molecule_files import is_sdf
+from jaxgkd.data.molecules import Molecules, TaskKind, load_molecules
+from jaxgkd.errors import DataError
+
+_TABLES = (".csv", ".csv.gz")
+_STRUCTURES = (".sdf", ".sdf.gz")
+
+
+class KnownSet(NamedTuple):
+    """What is known of a published data set.
+
+    Attributes:
+      labels: the columns that are labels; empty where there is one column it can be.
+      unit: of the labels, None where they have none.
+    """
+
+    labels: tuple[str, ...] = ()
+    unit: str | None = None
+
+
+#: By the name of the file, without its ending.
+KNOWN = {
+    "qm7": KnownSet(("hof_kcal_mol",), "kcal/mol"),
+    "esol": KnownSet(unit="log mol/L"),
+    "lipo": KnownSet(unit="log D"),
+    "tox21": KnownSet(("all",)),
+    "bbbp": KnownSet(),
+    "clintox": KnownSet(("CT_TOX",)),
+    "hiv": KnownSet(),
+    "pcqm4m-v2-train": KnownSet(("homolumogap",), "eV"),
+}
+
+
+def find_molecule_file(folder: Path, name: str) -> Path | None:
+    """The table or SD file ``name`` of a folder, with or without an ending; None where there is none."""
+    endings = ("", *_TABLES, *_STRUCTURES)
+    return next((path for ending in endings if (path := folder / f"{name}{ending}").is_file()), None)
+
+
+def molecule_names(folder: Path) -> set[str]:
+    """Names of the tables and SD files in a folder."""
+    return {path.name.partition(".")[0] for path in folder.iterdir() if path.name.endswith((*_TABLES, *_STRUCTURES))}
+
+
+def load_molecule_set(
+    path: str | PathLike[str],
+    *,
+    labels: Sequence[str] = (),
+    kinds: Sequence[TaskKind] = (),
+    hydrogens: Hydrogens | None = None,
+    max_atoms: int | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Molecules:
+    """Reads a table of SMILES, with the SD file of the same name beside it where there is one, or an SD file alone.
+
+    Args:
+      path: the table, the SD file, or a folder with one of each at most.
+      labels: columns that are labels; by default those known of a published set, else the one column it can be.
+      kinds: of every label, by default inferred.
+      hydrogens: by default explicit where the coordinates of an SD file come with them, else implicit.
+      max_atoms, workers, progress: see ``load_molecules``.
+
+    Raises:
+      DataError: nothing is there, or it cannot be used.
+      ConfigError: a setting does not fit.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = _only_table(path)
+    if not path.is_file():
+        raise DataError("does not exist", file=path, mend="give a .csv or .sdf file, or a folder with one of them")
+    stem = path.name.partition(".")[0]
+    sdf = None
+    if not is_sdf(path):
+        sdf = next((file for end in _STRUCTURES if (file := path.with_name(stem + end)).is_file()), None)
+    known = KNOWN.get(stem.lower(), KnownSet())
+    if hydrogens is None:
+        hydrogens = "explicit" if sdf is not None or is_sdf(path) else "implicit"
+    return load_molecules(
+        path,
+        sdf=sdf,
+        labels=tuple(labels) or known.labels or None,
+        kinds=tuple(kinds) or None,
+        hydrogens=hydrogens,
+        max_atoms=max_atoms,
+        name=stem,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def unit_of(molecules: Molecules) -> str | None:
+    """The unit of a known set's labels, None where it has none or is not known."""
+    return KNOWN.get(molecules.name.lower(), KnownSet()).unit
+
+
+def _only_table(folder: Path) -> Path:
+    for endings in (_TABLES, _STRUCTURES):
+        found = sorted(path for path in folder.iterdir() if path.name.endswith(endings))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found[:4])
+            raise DataError(f"holds several files: {names}", file=folder, mend="give the path of one of them")
+        if found:
+            return found[0]
+    raise DataError("holds neither a table nor an SD file", file=folder, mend="give a .csv or .sdf file")

@@ -1,0 +1,469 @@
+"""Coordinating Cross-modal Distillation: a network that sees molecules in space teaches one that sees their bonds.
+
+    jaxgkd run ccmd                              # 365 ligands inside RDKit's package, in some minutes on two cores
+    jaxgkd run ccmd --data qm7 --ablation        # the rows of the published table, on real geometries
+
+1. A teacher learns the labels from the atoms and their coordinates, on the training part.
+2. Frozen, it says what its layers hold of every training molecule and of every atom.
+3. Students learn the labels from atoms and bonds, alone or beside the teacher's states: of the molecule in every layer,
+   and of the atoms, weighted by the molecule's size. All rows of a seed are trained side by side on the same batches.
+4. Every row is scored once on the test part; the students see no coordinates there.
+
+Zhang et al., arXiv 2211.16712.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+from rich.console import Console
+
+from jaxgkd.data import registry
+from jaxgkd.data.atom_fields import ATOM_FIELDS, BOND_FIELDS
+from jaxgkd.data.molecule_splits import make_molecule_split, read_splits_file, save_molecule_split
+from jaxgkd.data.molecules import Molecules
+from jaxgkd.data.splits import Split
+from jaxgkd.errors import ConfigError
+from jaxgkd.graphs import Paths, shortest_paths
+from jaxgkd.graphs.size_classes import similar_budgets
+from jaxgkd.nn.gine import GINE
+from jaxgkd.nn.molecule_problem import DistilledMolecules
+from jaxgkd.nn.molecule_relations import DistanceRelations, PathRelations, bond_counts, bond_kinds
+from jaxgkd.nn.molecule_transformer import MoleculeTransformer
+from jaxgkd.nn.schnet import SchNet
+from jaxgkd.recipes.molecule_geometry import find_geometry
+from jaxgkd.recipes.molecule_rows import (
+    MoleculeData,
+    Network,
+    Trained,
+    milliseconds_per_molecule,
+    one_run,
+    saved,
+    stacked_settings,
+    teacher_states,
+    train_students,
+    train_teacher,
+)
+from jaxgkd.recipes.molecule_summary import describe_molecules, write_molecule_run
+from jaxgkd.recipes.molecule_targets import Targets
+from jaxgkd.training.checkpoint import from_leaves, leaves_by_name, load_tree
+from jaxgkd.training.run_dir import RunDirectory, check_folder, read_json
+from jaxgkd.training.search import Choice, draw_settings, grid_settings, ranked, read_sweep
+
+_ATOM_SIZES, _BOND_SIZES = tuple(ATOM_FIELDS.values()), tuple(BOND_FIELDS.values())
+
+#: Settings that a search draws for every row, and those it draws for rows with a teacher.
+SPACE = {"learning_rate": Choice((0.0005, 0.001, 0.002)), "weight_decay": Choice((0.0, 0.01))}
+TEACHER_SPACE = {"global_strength": Choice((0.1, 0.3, 1.0)), "local_strength": Choice((0.1, 0.3, 1.0))}
+
+#: Rows of the published ablation beside the two students: which layers the global term has, and whether there is a
+#: local one, and how it is weighted by size.
+ABLATION = {
+    "global_last": "+ global, last layer",
+    "global_all": "+ global, all layers",
+    "local_mean": "+ local mean",
+    "global_local_mean": "+ global + local mean",
+}
+LARGE = 1e9
+RANGES = {
+    **dict.fromkeys(
+        ("seeds", "n_conformers", "width", "layers", "heads", "batch_size", "epochs", "search", "search_seeds"),
+        (1, LARGE),
+    ),
+    **dict.fromkeys(
+        ("learning_rate", "weight_decay", "global_strength", "local_strength", "coordinate_power", "max_atoms"),
+        (0, LARGE),
+    ),
+    "dropout": (0, 0.99),
+}
+
+
+@dataclass(frozen=True)
+class CCMD:
+    """A network that sees molecules in 3D teaches one that sees them in 2D."""
+
+    data: str = "egfr"
+    """egfr or chembl2321810 (inside RDKit's package), a name under $JAXGKD_DATA/molecules (qm7, esol, lipo, …), or a
+    .csv file with a column of SMILES, an .sdf file, or a folder with one of each."""
+    label: tuple[str, ...] = ()
+    """Columns to predict; by default the one it can be. "all" takes all that can be."""
+    task: Literal["auto", "regression", "classification"] = "auto"
+    """Kind of the labels; by default classification where all are 0 or 1."""
+    offset: Literal["mean", "composition"] = "mean"
+    """What numbers are counted from before they are scaled: their mean, or a ridge on counts of elements, which leaves
+    networks less to learn of energies and other sums over atoms. Both are fitted on the training part."""
+    metric: Literal["auto", "mae", "rmse", "auroc"] = "auto"
+    """What validates and is reported, the mean over tasks; by default mae or auroc."""
+    hydrogens: Literal["auto", "implicit", "explicit"] = "auto"
+    """Whether hydrogens are atoms of the graphs; by default where the coordinates come in an SD file."""
+    max_atoms: int = 0
+    """Molecules with more atoms are left out and listed; 0 keeps all."""
+    split: Literal["random", "scaffold", "scaffold-chiral", "scaffold-balanced", "stratified"] = "random"
+    """80/10/10 drawn from the seed, or by scaffold."""
+    splits_file: Path | None = None
+    """JSON file with the splits to use instead: one for all seeds, or one a seed."""
+    seeds: int = 5
+    """Seeds 0, 1, …; each sets a split (unless given), initial weights and the order of batches."""
+
+    conformers: Literal["auto", "given", "rdkit", "mixed"] = "auto"
+    """The teacher's coordinates: those of the data, RDKit's, or both by turns; by default the data's if it has any."""
+    n_conformers: int = 1
+    """Conformers made of each molecule, one of which is drawn for every batch."""
+    teacher: Literal["transformer", "schnet"] = "transformer"
+    """Kind of teacher."""
+    student: Literal["transformer", "gine"] = "transformer"
+    """Kind of student: attention over all atoms, or messages along bonds with a virtual atom."""
+    width: int = 64
+    """Of every state of teacher and student."""
+    layers: int = 4
+    """Of teacher and student."""
+    heads: int = 8
+    """Of attention."""
+    projection: Literal["none", "linear"] = "none"
+    """Whether a linear map lies between the student's states and what is compared with the teacher's."""
+    distance: Literal["mse", "l1", "cosine"] = "mse"
+    """Between states."""
+    global_strength: float = 0.3
+    """Weight of the states of molecules, in every layer."""
+    local_strength: float = 0.3
+    """Weight of the states of atoms, in every layer; relative to the plain mean at the mean size of the molecules."""
+    coordinate_power: float = 2.0
+    """p of the factor N^-p in front of the sum over a molecule's N atoms: 2 as published, 1 the mean, 0 the sum."""
+    ablation: bool = False
+    """Add the other rows of the published ablation."""
+    baselines: tuple[Literal["mean", "composition", "ecfp_forest"], ...] = ("mean", "composition", "ecfp_forest")
+    """Rows that need no training: the mean label, ridge on counts of elements, fingerprints in a random forest."""
+
+    learning_rate: float = 0.001
+    """Peak of AdamW's."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    dropout: float = 0.0
+    """Of what attention and MLPs add."""
+    batch_size: int = 128
+    """Molecules."""
+    epochs: int = 60
+    """Of students."""
+    teacher_epochs: int = 0
+    """Of the teacher; 0 takes those of the students."""
+    ensemble: int = 1
+    """Students a row and seed whose predictions are averaged; their spread is kept as the uncertainty."""
+    search: int = 1
+    """Settings tried for each row, alone and distilled alike, chosen on validation; 1 takes the ones given."""
+    search_seeds: int = 1
+    """Seeds that every try is trained with."""
+    sweep: tuple[str, ...] = ()
+    """Settings to try in all combinations instead, such as lr=5e-4,1e-3 global-strength=0.1,1."""
+    start: Path | None = None
+    """Folder of a finished run whose distilled student (of its first seed) the students start from, outputs aside."""
+
+    out: Path | None = None
+    """Folder of the run; by default runs/ccmd-<data>-<time>."""
+    resume: bool = False
+    """Continue what is in --out."""
+    smoke: bool = False
+    """Shrink everything to about a minute, to see it work; the figures mean nothing."""
+
+
+def run(config: CCMD, console: Console) -> Path:
+    """All steps; returns the folder of the run.
+
+    Raises:
+      JaxgkdError: the data, a setting or the folder cannot be used.
+    """
+    started = time.perf_counter()
+    config = _shrunk(config) if config.smoke else config
+    _check(config)
+    molecules = load(config)
+    n_atom = molecules.n_atom
+    console.print(f"{molecules.name}: {len(molecules):,} molecules of {n_atom.min()} to {n_atom.max()} atoms")
+    targets = Targets.of(molecules, None if config.metric == "auto" else config.metric)
+    splits = _splits(config, molecules)
+    targets.check(splits)
+    out = config.out or Path("runs") / f"ccmd-{molecules.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    settings = _identity(config, molecules)
+    if check_folder(out, resume=config.resume) and RunDirectory(out, settings, resume=True).finished:
+        return out
+
+    data, teacher, student = prepare(config, molecules, targets, console)
+    begin = None if config.start is None else _start(config.start, student)
+    run_dir = RunDirectory(out, settings, resume=config.resume)
+    for seed, split in enumerate(splits):
+        save_molecule_split(split, molecules, run_dir.path / f"split-{seed}.json")
+    common = {name: getattr(config, name) for name in ("learning_rate", "weight_decay", "dropout")}
+
+    def train_rows(seed: int, settings: list[dict[str, Any]], title: str) -> Trained:
+        """Students of a seed, one a setting, taught by its teacher."""
+        rows = splits[seed].train
+        params = one_run(teacher_of(seed).params, 0)
+        states = teacher_states(data, teacher, params, rows[data.geometry.placed[rows]])
+        stacked = stacked_settings([loss_settings(config, each, n_atom) for each in settings])
+        return train_students(data, student, stacked, splits[seed], seed, states, console, start=begin, title=title)
+
+    def teacher_of(seed: int) -> Trained:
+        fit = partial(train_teacher, data, teacher, common, splits[seed], seed, console)
+        return saved(run_dir, f"teacher-{seed}", teacher, fit)
+
+    rows = ["student_alone", "student_distilled", *(ABLATION if config.ablation else ())]
+    chosen = _chosen(config, rows, targets, student, run_dir, train_rows)
+    members = [chosen[row] for row in rows for _ in range(config.ensemble)]
+    teachers = [teacher_of(seed) for seed in range(config.seeds)]
+    students = [
+        saved(run_dir, f"students-{seed}", student, partial(train_rows, seed, members, "students"))
+        for seed in range(config.seeds)
+    ]
+    write_molecule_run(
+        run_dir,
+        data=data,
+        splits=splits,
+        teachers=teachers,
+        students=students,
+        members=config.ensemble,
+        chosen=chosen,
+        labels=_labels(config, rows),
+        baselines=config.baselines,
+        describe={
+            "recipe": "ccmd",
+            "protocol": "The epoch is chosen by validation and tested once; students see no coordinates",
+            "teacher": {"name": f"{_NAMES[config.teacher]} in 3D", "geometry": data.geometry.source},
+            "student": {"name": f"{_NAMES[config.student]} in 2D", "width": config.width, "layers": config.layers},
+            "split": _split_name(config),
+        },
+        cost={
+            "teacher_parameters": _parameters(teacher.make),
+            "teacher_ms_per_item": milliseconds_per_molecule(
+                data, teacher, one_run(teachers[0].params, 0), three_d=True
+            ),
+            "student_parameters": _parameters(student.make, lambda model: model.student),
+            "student_ms_per_item": milliseconds_per_molecule(
+                data, student, one_run(students[0].params, 0), three_d=False
+            ),
+            "extract_seconds": None,
+        },
+        notes=[*molecules.notes, *data.geometry.notes, f"The run took {time.perf_counter() - started:.0f} s in all"],
+    )
+    return out
+
+
+_NAMES = {"transformer": "Transformer", "gine": "GINE", "schnet": "SchNet"}
+
+
+def _chosen(
+    config: CCMD,
+    rows: list[str],
+    targets: Targets,
+    student: Network,
+    run_dir: RunDirectory,
+    train_rows: Callable[[int, list[dict[str, Any]], str], Trained],
+) -> dict[str, dict[str, Any]]:
+    """The numeric settings of every row, searched on the validation parts of the first seeds."""
+    default = {name: getattr(config, name) for name in (*SPACE, "dropout", *TEACHER_SPACE)}
+    tries: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        used = SPACE if row == "student_alone" else SPACE | TEACHER_SPACE
+        if config.sweep:
+            sweep = read_sweep(config.sweep, list(default))
+            settings = grid_settings(
+                {name: sweep[name] for name in sweep if name in used or name == "dropout"}, default
+            )
+        else:
+            settings = draw_settings(used, default, config.search)
+        tries[row] = [{"row": row, **each} for each in settings]
+    if all(len(settings) == 1 for settings in tries.values()):
+        return {row: settings[0] for row, settings in tries.items()}
+    everything = [each for settings in tries.values() for each in settings]
+    sign = 1.0 if targets.higher_is_better else -1.0
+    scores = []
+    for seed in range(min(config.search_seeds, config.seeds)):
+        title = f"{len(everything)} settings"
+        found = saved(run_dir, f"search-{seed}", student, partial(train_rows, seed, everything, title))
+        scores.append((sign * found.curves["valid"]).max(axis=1))
+    table = np.stack(scores, axis=1)
+    best, at = {}, 0
+    for row, settings in tries.items():
+        best[row] = settings[ranked(table[at : at + len(settings)])[0]]
+        at += len(settings)
+    return best
+
+
+def loss_settings(config: CCMD, chosen: Mapping[str, Any], n_atom: np.ndarray) -> dict[str, Any]:
+    """What the loss of a row reads, from the settings of the row."""
+    row = chosen["row"]
+    layers = np.full(config.layers, 0.0 if row in ("student_alone", "local_mean") else chosen["global_strength"])
+    if row == "global_last":
+        layers[:-1] = 0.0
+    power = config.coordinate_power if row == "student_distilled" else 1.0
+    # Strengths mean the same at the mean size, whatever the power.
+    local = 0.0 if row in ("student_alone", "global_last", "global_all") else chosen["local_strength"]
+    local *= float(n_atom.mean()) ** (power - 1.0)
+    optimised = {name: chosen[name] for name in (*SPACE, "dropout")}
+    return optimised | {"global": layers, "local": local, "power": power}
+
+
+def load(config: CCMD) -> Molecules:
+    """The molecules of a run."""
+    options: dict[str, Any] = {"labels": config.label} if config.label else {}
+    if config.hydrogens != "auto":
+        options["hydrogens"] = config.hydrogens
+    if config.max_atoms:
+        options["max_atoms"] = config.max_atoms
+    if config.task != "auto":
+        options["kinds"] = (config.task,) * max(1, len(config.label))
+    return registry.load(config.data, recipe="ccmd", **options)
+
+
+def _splits(config: CCMD, molecules: Molecules) -> list[Split]:
+    if config.splits_file is None:
+        return [make_molecule_split(molecules, config.split, seed=seed) for seed in range(config.seeds)]
+    given = read_splits_file(config.splits_file, molecules)
+    if len(given) not in (1, config.seeds):
+        what = f"the file holds {len(given)} splits for {config.seeds} seeds"
+        raise ConfigError(what, file=config.splits_file, mend="give one split, one a seed, or set --seeds")
+    return [given[seed % len(given)] for seed in range(config.seeds)]
+
+
+def prepare(
+    config: CCMD, molecules: Molecules, targets: Targets, console: Console
+) -> tuple[MoleculeData, Network, Network]:
+    """What all seeds read, the teacher and the student."""
+    geometry = find_geometry(molecules, config.conformers, config.n_conformers, 0, console)
+    graphs = molecules.graphs()
+    flat = config.student == "gine"
+    paths = None if flat else shortest_paths(graphs, bond_kinds(graphs.edges["fields"]))
+    batch_size = min(config.batch_size, len(graphs))
+    # On little data, compiling another shape takes longer than it saves.
+    shapes = min(4, 1 + len(molecules) // 1000)
+    data = MoleculeData(
+        molecules=molecules,
+        targets=targets,
+        geometry=geometry,
+        nodes={} if flat else {"bonds": bond_counts(graphs)},
+        pairs={} if paths is None else {"path": paths.kind},
+        row_budgets=similar_budgets(graphs.n_node, graphs.n_edge, batch_size, most=shapes),
+        flat=flat,
+        batch_size=batch_size,
+        by_composition=config.offset == "composition",
+    )
+    return data, _teacher(config, targets), _student(config, targets, paths)
+
+
+def _teacher(config: CCMD, targets: Targets) -> Network:
+    n_task = targets.labels.shape[1]
+
+    def make(key):
+        rngs = nnx.Rngs(params=key)
+        if config.teacher == "schnet":
+            return SchNet(_ATOM_SIZES[0], config.width, config.layers, n_task, rngs=rngs)
+        relations = DistanceRelations(_ATOM_SIZES[0], config.heads, rngs=rngs)
+        return MoleculeTransformer(
+            _ATOM_SIZES, config.width, config.layers, config.heads, n_task, relations=relations, rngs=rngs
+        )
+
+    drops = config.dropout > 0 and config.teacher == "transformer"
+    return Network(make, config.teacher_epochs or config.epochs, with_dropout=drops)
+
+
+def _student(config: CCMD, targets: Targets, paths: Paths | None) -> Network:
+    n_task = targets.labels.shape[1]
+
+    def student(rngs: nnx.Rngs) -> nnx.Module:
+        if paths is None:
+            return GINE(_ATOM_SIZES, _BOND_SIZES, config.width, config.layers, n_task, rngs=rngs)
+        relations = PathRelations(paths, config.heads, n_bond_kinds=int(np.prod(_BOND_SIZES)), rngs=rngs)
+        return MoleculeTransformer(
+            _ATOM_SIZES,
+            config.width,
+            config.layers,
+            config.heads,
+            n_task,
+            relations=relations,
+            bond_sizes=_BOND_SIZES,
+            rngs=rngs,
+        )
+
+    def make(key):
+        rngs = nnx.Rngs(params=key)
+        n_map = config.layers if config.projection == "linear" else 0
+        return DistilledMolecules(student(rngs), config.width, config.width, n_map, rngs=rngs)
+
+    drops = config.dropout > 0 or any(word.startswith("dropout") for word in config.sweep)
+    return Network(make, config.epochs, config.distance, with_dropout=drops)
+
+
+def _start(folder: Path, student: Network) -> Any:
+    """Weights of the distilled student of a finished run's first seed; the output layer's are drawn anew.
+
+    Raises:
+      CheckpointError: there is no such run, or its students are of another shape.
+    """
+    kept = load_tree(folder / "checkpoints" / "students-0")
+    fresh = nnx.split(student.make(jax.random.key(0)), nnx.Param, ...)[1:]
+    new = leaves_by_name(fresh)
+    # The first row is the student alone, the second the distilled one, each with as many members.
+    members = read_json(folder / "config.json")["ensemble"]
+    old = {name: leaf[members] for name, leaf in kept["params"].items()}
+    outputs = {name: leaf for name, leaf in new.items() if "head" in name}
+    return from_leaves({**{name: old[name] for name in old if name in new}, **outputs}, fresh)
+
+
+def _parameters(make: Callable[[Array], nnx.Module], part: Callable[[Any], nnx.Module] = lambda model: model) -> int:
+    model = part(nnx.eval_shape(lambda: make(jax.random.key(0))))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def _labels(config: CCMD, rows: list[str]) -> dict[str, str]:
+    kind = f"{_NAMES[config.student]} 2D"
+    names = {
+        "teacher": f"{_NAMES[config.teacher]}, 3D at test",
+        "student_alone": f"{kind} alone",
+        "student_distilled": f"{kind} distilled",
+        **{name: f"{kind} {what}" for name, what in ABLATION.items()},
+    }
+    return {name: names[name] for name in ("teacher", *rows)}
+
+
+def _split_name(config: CCMD) -> str:
+    return config.split if config.splits_file is None else f"given in {config.splits_file.name}"
+
+
+def _check(config: CCMD) -> None:
+    for field, (low, high) in RANGES.items():
+        if not low <= (value := getattr(config, field)) <= high:
+            mend = f"give {low} or more" if high == LARGE else f"give {low} to {high}"
+            raise ConfigError(f"the value is {value}", field=f"--{field.replace('_', '-')}", mend=mend)
+    if config.width % config.heads:
+        what = f"a width of {config.width} does not divide into {config.heads} heads"
+        raise ConfigError(what, field="--width", mend="use a multiple of --heads")
+    if config.sweep and config.search > 1:
+        raise ConfigError("settings are drawn or swept, not both", field="--sweep", mend="leave out --search")
+    for name, choice in read_sweep(config.sweep, [*SPACE, "dropout", *TEACHER_SPACE]).items():
+        for value in choice.values:
+            _check(replace(config, sweep=(), **{name: value}))
+
+
+def _shrunk(config: CCMD) -> CCMD:
+    return replace(
+        config,
+        seeds=min(config.seeds, 2),
+        epochs=min(config.epochs, 4),
+        teacher_epochs=min(config.teacher_epochs, 4),
+        width=16,
+        heads=2,
+        layers=2,
+        search=1,
+        sweep=(),
+        ensemble=min(config.ensemble, 2),
+    )
+
+
+def _identity(config: CCMD, molecules: Molecules) -> dict[str, Any]:
+    settings = {key: value for key, value in asdict(config).items() if key not in ("out", "resume")}
+    settings |= {key: str(settings[key]) for key in ("splits_file", "start") if settings[key] is not None}
+    return settings | {"recipe": "ccmd", "data_facts": describe_molecules(molecules)}
