@@ -5,8 +5,10 @@ A report reads a run directory alone and knows no model.
 run_directory       the files of a run, read with errors that name file and field
 wording             how a metric is written, and the sentence that says whether distillation helped
 style               colours, title block and labels that all figures share
-figures             results, learning curves, layer weights
-prediction_figures  confusion, accuracy by degree, map of the embeddings
+figures             results, learning curves, terms of the loss, layer weights
+prediction_figures  confusion, map of the embeddings
+bin_figures         accuracy by degree, and what bins share
+molecule_figures    the metric by size, errors of a regression, ROC of a classification
 page                ``report.md``
 markdown            rows, heads and text that is shown as written
 console             the table at the end of a run, the table that compares runs

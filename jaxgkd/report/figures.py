@@ -1,15 +1,19 @@
-"""Figures of results and of training: accuracy of all rows, learning curves, the weights of the layers."""
+"""Figures of results and of training: the metric of all rows, learning curves, terms of the loss, layer weights."""
 
 from collections.abc import Callable, Mapping
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from jaxgkd.report.prediction_figures import draw_confusion, draw_degree, draw_embedding
+from jaxgkd.report.bin_figures import draw_degree, short_name
+from jaxgkd.report.molecule_figures import draw_errors, draw_roc, draw_size
+from jaxgkd.report.prediction_figures import draw_confusion, draw_embedding
 from jaxgkd.report.run_directory import Run
 from jaxgkd.report.style import (
+    CLASS_COLOURS,
     FAINT,
     MUTED,
     TEXT,
@@ -41,6 +45,7 @@ def draw_results(run: Run) -> Drawing | None:
     """Test values of every row: a bar of mean ± standard deviation, each seed a dot. None where no row has a value.
 
     Bars span the spread rather than start at zero: what matters is a few points among values that are all far from it.
+    For the same reason a baseline that is far from teacher and students lies outside the frame, an arrow points to it.
     """
     summary, scale = run.summary, scale_of(run.summary)
     rows = [row for row in run_rows(summary) if np.isfinite(row_values(summary, row, "test")).any()]
@@ -51,10 +56,19 @@ def draw_results(run: Run) -> Drawing | None:
     subtitle = "" if scale.higher_is_better else "lower is better; "
     subtitle += "one seed" if runs == "one seed" else f"mean, bar: ± one standard deviation, a dot for each of {runs}"
     figure, axes = new_axes(title, subtitle, height=1.05 + 0.4 * len(rows))
-    for position, row in enumerate(rows):
-        values = scale.factor * row_values(summary, row, "test")
-        values = values[np.isfinite(values)]
+    by_row = {row: scale.factor * row_values(summary, row, "test") for row in rows}
+    by_row = {row: values[np.isfinite(values)] for row, values in by_row.items()}
+    near = np.concatenate([values for row, values in by_row.items() if row in ("teacher", *STUDENTS)] or [[]])
+    for position, (row, values) in enumerate(by_row.items()):
         colour = row_colour(row)
+        if (side := _far_side(values, near)) != 0:
+            axes.axhline(position, color=FAINT, linewidth=0.8, zorder=1)
+            axes.plot(
+                (1 + side) / 2, position, marker=">" if side > 0 else "<", color=colour, markersize=6,
+                transform=axes.get_yaxis_transform(), clip_on=False,
+            )  # fmt: skip
+            _write_value(axes, position, scale.mean_and_std(values / scale.factor), row)
+            continue
         mean, deviation = mean_std(values)
         axes.axhline(position, color=FAINT, linewidth=0.8, zorder=1)
         axes.barh(position, 2 * deviation, left=mean - deviation, height=0.56, color=colour, alpha=0.28, linewidth=0)
@@ -63,11 +77,7 @@ def draw_results(run: Run) -> Drawing | None:
             # In the order of the seeds from top to bottom, the same in every row.
             heights = position + 0.2 * np.linspace(-1, 1, len(values))
             axes.scatter(values, heights, s=13, color=colour, edgecolor="white", linewidth=0.6, zorder=3)
-        axes.annotate(
-            scale.mean_and_std(row_values(summary, row, "test")),
-            (1, position), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points",
-            va="center", weight="bold" if row == "student_distilled" else "normal", annotation_clip=False,
-        )  # fmt: skip
+        _write_value(axes, position, scale.mean_and_std(values / scale.factor), row)
     names = [shortened(row_name(summary, row), 1.7, 8.5) for row in rows]
     axes.set_yticks(range(len(rows)), names, color=TEXT, size=8.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -78,6 +88,21 @@ def draw_results(run: Run) -> Drawing | None:
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel(f"test {scale.label}")
     return Drawing(figure, title)
+
+
+def _far_side(values: np.ndarray, near: np.ndarray) -> int:
+    """1 or -1 where a row's mean is above or below teacher and students by more than 4 times their range, else 0."""
+    if not len(near):
+        return 0
+    reach = 4 * max(np.ptp(near), 0.05 * np.abs(near).max())
+    return int(values.mean() > near.max() + reach) - int(values.mean() < near.min() - reach)
+
+
+def _write_value(axes: Axes, position: int, text: str, row: str) -> None:
+    axes.annotate(
+        text, (1, position), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points",
+        va="center", weight="bold" if row == "student_distilled" else "normal", annotation_clip=False,
+    )  # fmt: skip
 
 
 def _results_title(run: Run, scale: Scale) -> str:
@@ -111,17 +136,13 @@ def draw_learning_curves(run: Run) -> Drawing | None:
         mean = scale.factor * means[row][1]
         _band(axes, epochs, scale.factor * values, mean, row_colour(row))
         last = mean[np.isfinite(mean)][-1]
-        ends.append((last, f"{_short_name(run, row)}\n{scale.number(last / scale.factor)}", row_colour(row)))
+        ends.append((last, f"{short_name(run, row)}\n{scale.number(last / scale.factor)}", row_colour(row)))
     _frame_curves(axes, scale, [scale.factor * mean for _, mean in means.values()])
     axes.set_xlim(min(e[0] for e, _ in curves.values()), max(e[-1] for e, _ in curves.values()))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("epoch")
     label_ends(axes, ends)
     return Drawing(figure, title)
-
-
-def _short_name(run: Run, row: str) -> str:
-    return shortened(row_name(run.summary, row).removeprefix("student "), 1.2, 8.5)
 
 
 def _lines_drawn(curves: list[np.ndarray]) -> str:
@@ -180,16 +201,52 @@ def _frame_curves(axes: Axes, scale: Scale, means: list[np.ndarray]) -> None:
     axes.set_ylabel(f"validation {scale.label}")
 
 
-def draw_layer_weights(run: Run) -> Drawing | None:
-    """The weights of the layers' losses over epochs. None unless at least two layers were logged more than once."""
+def _logged(run: Run, prefix: str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, np.ndarray]]:
+    """What the distilled student logged as ``<prefix><name>`` more than once: name → epochs and curves, name → mean."""
     row = "student_distilled"
-    names = {key for line in run.metrics if line["row"] == row for key in line if key.startswith("layer_weight/")}
-    layers = sorted((name.split("/", 1)[1] for name in names), key=lambda name: (len(name), name))
-    curves = {layer: run.curves(row, f"layer_weight/{layer}") for layer in layers}
-    means = {layer: _common_mean(values) for layer, (_, values) in curves.items() if len(values)}
-    means = {layer: mean for layer, mean in means.items() if np.isfinite(mean).sum() > 1}
+    keys = dict.fromkeys(key for line in run.metrics if line["row"] == row for key in line if key.startswith(prefix))
+    curves = {key.removeprefix(prefix): run.curves(row, key) for key in keys}
+    means = {name: _common_mean(values) for name, (_, values) in curves.items() if len(values)}
+    means = {name: mean for name, mean in means.items() if np.isfinite(mean).sum() > 1}
+    return {name: curves[name] for name in means}, means
+
+
+def draw_loss_terms(run: Run) -> Drawing | None:
+    """The terms of the distilled student's loss over epochs, ``loss/…``. None unless two were logged more than once."""
+    curves, means = _logged(run, "loss/")
+    means = {name: mean for name, mean in means.items() if (mean[np.isfinite(mean)] > 0).all()}
     if len(means) < 2:
         return None
+    settled = {name: mean[np.isfinite(mean)] for name, mean in means.items()}
+    parts = [f"{name} {100 * mean[-1] / mean[0]:.2g} %" for name, mean in settled.items()]
+    title = f"What is left of each loss at the end of training: {', '.join(parts)}"
+    subtitle = "terms of the distilled student's training loss on a logarithmic scale, before they are weighted"
+    subtitle += _lines_drawn([curves[name][1] for name in means])
+    figure, axes = new_axes(title, subtitle)
+    axes.set_yscale("log")
+    for (name, mean), colour in zip(means.items(), cycle(CLASS_COLOURS)):
+        _band(axes, *curves[name], mean, colour)
+    axes.set_xlim(min(curves[name][0][0] for name in means), max(curves[name][0][-1] for name in means))
+    low, high = min(map(np.min, settled.values())), max(map(np.max, settled.values()))
+    axes.set_ylim(low / 1.5, high * 1.5)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.grid(True)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.spines["left"].set_visible(False)
+    axes.set(xlabel="epoch", ylabel="loss")
+    ends = [(settled[name][-1], name.replace("_", " "), colour) for name, colour in zip(means, cycle(CLASS_COLOURS))]
+    label_ends(axes, ends)
+    return Drawing(figure, title)
+
+
+def draw_layer_weights(run: Run) -> Drawing | None:
+    """The weights of the layers' losses over epochs. None unless at least two layers were logged more than once."""
+    curves, means = _logged(run, "layer_weight/")
+    if len(means) < 2:
+        return None
+    means = {layer: means[layer] for layer in sorted(means, key=lambda name: (len(name), name))}
     last = {layer: mean[np.isfinite(mean)][-1] for layer, mean in means.items()}
     heaviest, lightest = max(last, key=last.__getitem__), min(last, key=last.__getitem__)
     if last[heaviest] - last[lightest] < 0.02:
@@ -234,8 +291,12 @@ def _layer_shades(n: int) -> list[str]:
 FIGURES: Mapping[str, Callable[[Run], Drawing | None]] = {
     "results": draw_results,
     "learning_curves": draw_learning_curves,
-    "degree": draw_degree,
+    "loss_terms": draw_loss_terms,
     "layer_weights": draw_layer_weights,
+    "degree": draw_degree,
+    "size": draw_size,
+    "errors": draw_errors,
+    "roc": draw_roc,
     "confusion": draw_confusion,
     "embedding": draw_embedding,
 }

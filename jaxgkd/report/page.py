@@ -31,6 +31,10 @@ from jaxgkd.training.whole_file import write_whole
 _CAPTIONS = {
     "results": "The same seeds and splits in every row.",
     "learning_curves": "The first tenth of training may lie outside the frame.",
+    "loss_terms": "Terms are comparable with themselves alone: their weights are among the settings of the run.",
+    "size": "Sizes are grouped so that every group holds about as many test molecules.",
+    "errors": "The band is as wide as the mean error; triangles at the edges stand for errors outside the frame.",
+    "roc": "The share of positives found against the share of negatives taken for one, as the threshold falls.",
     "degree": "Degrees are grouped so that every group holds enough test predictions.",
     "layer_weights": "These are the weights that multiply the losses, not the logits they come from.",
     "confusion": "A row shows where the test items of one class went, in percent, all seeds together.",
@@ -196,7 +200,7 @@ def _protocol(run: Run) -> str:
 
 
 def _training(run: Run, titles: Mapping[str, str]) -> str:
-    parts = [_figure(name, titles) for name in ("learning_curves", "layer_weights")]
+    parts = [_figure(name, titles) for name in ("learning_curves", "loss_terms", "layer_weights")]
     return "\n\n".join(["## Training", *filter(None, parts)]) if any(parts) else ""
 
 
@@ -228,7 +232,7 @@ def _memory(megabytes: float) -> str:
 
 
 def _predictions(run: Run, titles: Mapping[str, str]) -> str:
-    parts = [_figure(name, titles) for name in ("degree", "confusion", "embedding")]
+    parts = [_figure(name, titles) for name in ("degree", "size", "errors", "roc", "confusion", "embedding")]
     return "\n\n".join(["## Predictions", *filter(None, parts)]) if any(parts) else ""
 
 

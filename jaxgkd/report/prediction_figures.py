@@ -1,4 +1,6 @@
-"""Figures of predictions: which classes are confused, at which degrees distillation helps, a map of the embeddings."""
+"""Figures of predictions: which classes are confused, and a map of the embeddings."""
+
+from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,24 +15,14 @@ from jaxgkd.report.style import (
     MUTED,
     TEXT,
     Drawing,
-    label_ends,
     new_axes,
-    row_colour,
     shortened,
     text_width,
 )
-from jaxgkd.report.wording import row_name
 
 _MOST_CLASSES = 24  # rows that fit into one figure
-_FEWEST_IN_BIN, _SMALLEST_BIN = 20, 0.03  # test nodes a seed, and their share, before an accuracy means anything
-_MOST_POINTS = 3000  # points that can be told apart at this size
+MOST_POINTS = 3000  # points that can be told apart at this size
 _BLUES = LinearSegmentedColormap.from_list("house", ["#ffffff", "#cfe3f2", "#6fb0da", "#0072b2", "#08305c"])
-
-
-def _items(run: Run) -> str:
-    """What the run predicts for: items of a graph with degrees are nodes."""
-    has_degree = run.predictions is not None and run.predictions.degree is not None
-    return str(run.summary["data"].get("items", "nodes" if has_degree else "items"))
 
 
 def confusion_counts(predictions: Predictions, row: str) -> np.ndarray:
@@ -94,126 +86,6 @@ def _confusion_title(run: Run, kept: np.ndarray, counts: np.ndarray, support: np
     return f"Most frequent mistake: {share} of “{true}” is taken for “{predicted}”"
 
 
-def degree_bins(degree: np.ndarray, counted: np.ndarray, fewest: float) -> list[tuple[int, int]]:
-    """Bins of degrees 0, 1, 2, 3–4, 5–8, 9–16, …, neighbours merged until each holds enough test predictions.
-
-    Args:
-      degree: [n] neighbours of each node.
-      counted: [n] test predictions for each node, over all seeds.
-      fewest: test predictions that a bin needs.
-
-    Returns:
-      (lowest, highest) degree of each bin, both included.
-    """
-    highest = int(degree[counted > 0].max(initial=0))
-    edges = [(0, 0), (1, 1), (2, 2)]
-    while edges[-1][1] < highest:
-        edges.append((edges[-1][1] + 1, 2 * edges[-1][1]))
-    bins: list[tuple[int, int]] = []
-    pending = None
-    for low, high in edges:
-        pending = low if pending is None else pending
-        if counted[(degree >= pending) & (degree <= high)].sum() >= fewest:
-            bins.append((pending, high))
-            pending = None
-    if pending is not None and bins:
-        bins[-1] = (bins[-1][0], edges[-1][1])
-    if bins:
-        inside = [degree[(counted > 0) & (degree >= low) & (degree <= high)] for low, high in bins]
-        bins = [(int(values.min()), int(values.max())) for values in inside]
-    return bins
-
-
-def draw_degree(run: Run) -> Drawing | None:
-    """Test accuracy over the degree of a node. None without degrees, without predictions, or with one bin only."""
-    predictions = run.predictions
-    if predictions is None or predictions.degree is None or not predictions.has_classes:
-        return None
-    rows = [row for row in ("teacher", "student_alone", "student_distilled") if row in predictions.by_row]
-    rows = [row for row in rows if predictions.tested(row).any()]
-    if "student_distilled" not in rows:
-        return None
-    degree = predictions.degree
-    seeds, counted = len(predictions.split), predictions.tested("student_distilled").sum(axis=0)
-    bins = degree_bins(degree, counted, max(_FEWEST_IN_BIN * seeds, _SMALLEST_BIN * counted.sum()))
-    if len(bins) < 2:
-        return None
-    accuracy = {row: _accuracy_by_bin(predictions, row, bins) for row in rows}
-    title = _degree_title(accuracy, bins)
-    subtitle = "test accuracy by number of neighbours"
-    subtitle += f": mean, band: ± one standard deviation over {seeds} splits" if seeds > 1 else ", one seed"
-    figure, axes = new_axes(title, subtitle)
-    positions = np.arange(len(bins))
-    ends = []
-    for row in rows:
-        with np.errstate(invalid="ignore"):
-            mean, deviation = _mean_and_deviation(100 * accuracy[row])
-        colour = row_colour(row)
-        if row != "teacher":
-            axes.fill_between(positions, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(
-            positions,
-            mean,
-            marker="o",
-            color=colour,
-            markersize=4.5,
-            linestyle=(0, (4, 2)) if row == "teacher" else "-",
-        )
-        ends.append((mean[-1], shortened(row_name(run.summary, row).removeprefix("student "), 1.2, 8.5), colour))
-    sizes = [counted[(degree >= low) & (degree <= high)].sum() / seeds for low, high in bins]
-    axes.set_xticks(
-        positions, [f"{_bin_name(*bounds)}\nn = {size:,.0f}" for bounds, size in zip(bins, sizes, strict=True)]
-    )
-    axes.set_xlim(-0.15, len(bins) - 0.85)
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0), min(high, 101))
-    axes.yaxis.grid(True)
-    axes.spines["left"].set_visible(False)
-    axes.set(xlabel="degree of the node, below it the number of test nodes per seed", ylabel="test accuracy (%)")
-    label_ends(axes, ends)
-    return Drawing(figure, title)
-
-
-def _bin_name(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low}–{high}"
-
-
-def _accuracy_by_bin(predictions: Predictions, row: str, bins: list[tuple[int, int]]) -> np.ndarray:
-    """Share of right predictions [seeds, bins], NaN where a seed tests no node of a bin."""
-    tested, right = predictions.tested(row), predictions.by_row[row] == predictions.labels
-    degree = np.asarray(predictions.degree)
-    columns = []
-    for low, high in bins:
-        inside = tested & (degree >= low) & (degree <= high)
-        n = inside.sum(axis=1)
-        columns.append(np.where(n > 0, (right & inside).sum(axis=1) / np.maximum(n, 1), np.nan))
-    return np.stack(columns, axis=1)
-
-
-def _mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation [bins] over the seeds that have a value; a single one deviates by zero."""
-    n = np.isfinite(values).sum(axis=0)
-    mean = np.where(n > 0, np.nansum(values, axis=0) / np.maximum(n, 1), np.nan)
-    variance = np.nansum((values - mean) ** 2, axis=0) / np.maximum(n - 1, 1)
-    return mean, np.sqrt(variance)
-
-
-def _degree_title(accuracy: dict[str, np.ndarray], bins: list[tuple[int, int]]) -> str:
-    if "student_alone" not in accuracy:
-        return "Accuracy of the distilled student by node degree"
-    gain = 100 * (
-        _mean_and_deviation(accuracy["student_distilled"])[0] - _mean_and_deviation(accuracy["student_alone"])[0]
-    )
-    if not np.isfinite(gain).any():
-        return "Accuracy by node degree"
-    best, worst = int(np.nanargmax(gain)), int(np.nanargmin(gain))
-    if gain[best] < 0.05:
-        return "At no degree is the distilled student better than alone"
-    title = f"Distillation gains most at degree {_bin_name(*bins[best])} (+{gain[best]:.1f} points)"
-    sign = "+" if gain[worst] >= 0.05 else "−" if gain[worst] <= -0.05 else ""
-    return f"{title}, least at {_bin_name(*bins[worst])} ({sign}{abs(gain[worst]):.1f})"
-
-
 def principal_map(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The two directions of largest variance of unit-length embeddings.
 
@@ -255,34 +127,37 @@ def draw_embedding(run: Run) -> Drawing | None:
     predictions = run.predictions
     if predictions is None or predictions.embedding is None or predictions.embedding.shape[1] < 2:
         return None
-    shown = (predictions.split[0] == TEST) & np.isfinite(predictions.embedding).all(axis=1)
-    labelled = predictions.labels >= 0 if predictions.has_classes else np.isfinite(predictions.labels)
-    chosen = np.flatnonzero(shown & labelled)
+    labels, has_classes, class_name = predictions.labels, predictions.has_classes, run.class_name
+    if not has_classes:
+        labels = labels[:, 0]
+    known = labels >= 0 if has_classes else np.isfinite(labels)
+    chosen = np.flatnonzero((predictions.split[0] == TEST) & np.isfinite(predictions.embedding).all(axis=1) & known)
     if len(chosen) < 3:
         return None
     total = len(chosen)
-    if total > _MOST_POINTS:
-        chosen = np.sort(np.random.default_rng(0).choice(chosen, _MOST_POINTS, replace=False))
+    if total > MOST_POINTS:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, MOST_POINTS, replace=False))
     points, variance = principal_map(predictions.embedding[chosen])
     if variance.sum() == 0:
         return None
-    labels = predictions.labels[chosen]
+    labels = labels[chosen]
+    if not has_classes and np.isin(labels, (0, 1)).all():
+        labels, has_classes, class_name = labels.astype(np.int64), True, ("negative", "positive").__getitem__
     title = f"{100 * variance.sum():.0f} % of the variance of the student's embeddings lies in this plane"
-    if predictions.has_classes:
+    if has_classes:
         share = same_class_neighbours(predictions.embedding[chosen], labels)
-        title = f"For {100 * share:.3g} % of the test {_items(run)} the nearest embedding is of the same class"
+        title = f"For {100 * share:.3g} % of the test {run.items} the nearest embedding is of the same class"
     sample = f"{len(chosen):,} of {total:,}" if len(chosen) < total else f"{total:,}"
-    subtitle = (
-        f"{sample} test {_items(run)} of the first seed, {predictions.embedding.shape[1]} dimensions shown in two"
-    )
-    subtitle += ", coloured by class" if predictions.has_classes else ", coloured by label"
+    subtitle = f"{sample} test {run.items} of the first seed, {predictions.embedding.shape[1]} dimensions shown in two"
+    subtitle += ", coloured by class" if has_classes else ", coloured by label"
     figure, axes = new_axes(title, subtitle, height=4.3)
-    if predictions.has_classes:
-        _scatter_classes(run, axes, points, labels)
+    if has_classes:
+        _scatter_classes(class_name, axes, points, labels)
     else:
         dots = axes.scatter(*points.T, c=labels, cmap="cividis", s=9, linewidths=0, alpha=0.85)
         bar = figure.colorbar(dots, ax=axes, fraction=0.035, pad=0.02)
-        bar.set_label("label", color=MUTED)
+        unit = run.summary.get("unit")
+        bar.set_label(f"label ({unit})" if unit else "label", color=MUTED)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     axes.set_xticks([])
     axes.set_yticks([])
@@ -293,7 +168,7 @@ def draw_embedding(run: Run) -> Drawing | None:
     return Drawing(figure, title)
 
 
-def _scatter_classes(run: Run, axes: Axes, points: np.ndarray, labels: np.ndarray) -> None:
+def _scatter_classes(class_name: Callable[[int], str], axes: Axes, points: np.ndarray, labels: np.ndarray) -> None:
     """Points by class: names beside the points where there are few, else a key to the right."""
     classes, sizes = np.unique(labels, return_counts=True)
     classes = classes[np.argsort(-sizes, kind="stable")]
@@ -306,7 +181,7 @@ def _scatter_classes(run: Run, axes: Axes, points: np.ndarray, labels: np.ndarra
             s=11,
             linewidths=0,
             alpha=0.8,
-            label=shortened(run.class_name(index), 1.6, 7.5),
+            label=shortened(class_name(index), 1.6, 7.5),
             zorder=2,
         )
     if len(rest):
@@ -321,7 +196,7 @@ def _scatter_classes(run: Run, axes: Axes, points: np.ndarray, labels: np.ndarra
     low, high = points.min(axis=0), points.max(axis=0)
     axes.set(xlim=(low[0] - 0.05 * (high - low)[0], high[0] + 0.05 * (high - low)[0]))
     axes.set(ylim=(low[1] - 0.05 * (high - low)[1], high[1] + 0.05 * (high - low)[1]))
-    names = [shortened(run.class_name(index), 1.9, 8.5) for index in named]
+    names = [shortened(class_name(index), 1.9, 8.5) for index in named]
     centres = np.stack([np.median(points[labels == index], axis=0) for index in named])
     for place, name, colour in zip(_label_places(axes, centres, names), names, CLASS_COLOURS, strict=False):
         axes.text(*place, name, color=_darker(colour), weight="bold", ha="center", va="center", zorder=3,

@@ -23,16 +23,18 @@ class Predictions:
     """``predictions.npz``: what every row said about every item.
 
     Attributes:
-      labels: [n] class indices (−1 = unlabelled) or, for regression, floats.
+      labels: [n] class indices (−1 = unlabelled), or [n, t] floats of t columns, NaN where missing.
       split: [seeds, n] 0 in no part, 1 train, 2 valid, 3 test.
       degree: [n] neighbours of an item, or None where items have none.
-      by_row: row → [seeds, n] predicted class indices, −1 = not predicted.
+      size: [n] atoms of a molecule, or None where items are no molecules.
+      by_row: row → [seeds, n] predicted class indices, −1 = not predicted; or [seeds, n, t] floats, NaN likewise.
       embedding: [n, d] of the distilled student of the first seed, or None.
     """
 
     labels: np.ndarray
     split: np.ndarray
     degree: np.ndarray | None
+    size: np.ndarray | None
     by_row: Mapping[str, np.ndarray]
     embedding: np.ndarray | None
 
@@ -42,8 +44,10 @@ class Predictions:
         return np.issubdtype(self.labels.dtype, np.integer)
 
     def tested(self, row: str) -> np.ndarray:
-        """[seeds, n] whether an item is a labelled test item of that seed that the row predicted."""
-        return (self.split == TEST) & (self.labels >= 0) & (self.by_row[row] >= 0)
+        """[seeds, n] or [seeds, n, t] whether an item is a labelled test item of that seed that the row predicted."""
+        if self.has_classes:
+            return (self.split == TEST) & (self.labels >= 0) & (self.by_row[row] >= 0)
+        return (self.split == TEST)[..., None] & np.isfinite(self.labels) & np.isfinite(self.by_row[row])
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ class Run:
     environment: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]
     predictions: Predictions | None
+
+    @property
+    def items(self) -> str:
+        """What the run predicts for: items of a graph with degrees are nodes."""
+        has_degree = self.predictions is not None and self.predictions.degree is not None
+        return str(self.summary["data"].get("items", "nodes" if has_degree else "items"))
 
     def class_name(self, index: int) -> str:
         """The name of a class, or "class 3" where the run gives none."""
@@ -182,20 +192,25 @@ def _read_predictions(file: Path) -> Predictions | None:
         if name not in arrays:
             raise fail(name, "is missing")
     labels, split = arrays["labels"], arrays["split"]
-    if labels.ndim != 1 or labels.dtype.kind not in "iuf":
-        raise fail("labels", f"has shape {list(labels.shape)} and type {labels.dtype}, not numbers [n]")
+    if labels.dtype.kind not in "iuf" or labels.ndim not in ((1, 2) if labels.dtype.kind == "f" else (1,)):
+        what = f"has shape {list(labels.shape)} and type {labels.dtype}"
+        raise fail("labels", f"{what}, not class indices [n] or floats [n, t]")
     n = labels.shape[0]
     if split.ndim != 2 or split.shape[1] != n:
         raise fail("split", f"has shape {list(split.shape)}, not [seeds, {n}]")
     by_row = {name.removeprefix("pred/"): array for name, array in arrays.items() if name.startswith("pred/")}
     for row, predicted in by_row.items():
-        if predicted.shape != split.shape:
-            raise fail(f"pred/{row}", f"has shape {list(predicted.shape)}, not {list(split.shape)}")
-    degree, embedding = arrays.get("degree"), arrays.get("embedding")
-    if degree is not None and degree.shape != (n,):
-        raise fail("degree", f"has shape {list(degree.shape)}, not [{n}]")
+        if predicted.shape != (*split.shape, *labels.shape[1:]):
+            wanted = [*split.shape, *labels.shape[1:]]
+            raise fail(f"pred/{row}", f"has shape {list(predicted.shape)}, not {wanted}")
+    degree, size, embedding = arrays.get("degree"), arrays.get("size"), arrays.get("embedding")
+    for name, counts in (("degree", degree), ("size", size)):
+        if counts is not None and counts.shape != (n,):
+            raise fail(name, f"has shape {list(counts.shape)}, not [{n}]")
     if embedding is not None and (embedding.ndim != 2 or embedding.shape[0] != n):
         raise fail("embedding", f"has shape {list(embedding.shape)}, not [{n}, d]")
     if labels.dtype.kind == "u":
         labels = labels.astype(np.int64)
-    return Predictions(labels=labels, split=split, degree=degree, by_row=by_row, embedding=embedding)
+    if labels.dtype.kind == "f" and labels.ndim == 1:
+        labels, by_row = labels[:, None], {row: predicted[..., None] for row, predicted in by_row.items()}
+    return Predictions(labels=labels, split=split, degree=degree, size=size, by_row=by_row, embedding=embedding)

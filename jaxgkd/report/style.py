@@ -146,9 +146,16 @@ def balanced(text: str, inches: float, size: float, weight: str = "normal") -> l
 
 
 def new_axes(title: str, subtitle: str = "", *, height: float = HEIGHT) -> tuple[Figure, Axes]:
-    """A figure with one set of axes below a title block that reserves its own room.
+    """A figure with one set of axes, see `new_panels`."""
+    figure, (axes,) = new_panels(1, title, subtitle, height=height)
+    return figure, axes
+
+
+def new_panels(n: int, title: str, subtitle: str = "", *, height: float = HEIGHT) -> tuple[Figure, list[Axes]]:
+    """A figure with n sets of axes side by side, of the same scale, below a title block that reserves its own room.
 
     Args:
+      n: how many.
       title: what is seen, a sentence without a full stop.
       subtitle: what is drawn, in smaller grey letters.
       height: inches for the axes and their labels; the title block comes on top.
@@ -165,7 +172,7 @@ def new_axes(title: str, subtitle: str = "", *, height: float = HEIGHT) -> tuple
     layout = ConstrainedLayoutEngine(rect=rect, w_pad=0, h_pad=0)
     figure = Figure(figsize=(WIDTH, total), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    panels = list(figure.subplots(1, n, sharex=True, sharey=True, squeeze=False)[0])
     top = 1 - _MARGIN / total
     figure.text(side, top, "\n".join(title_lines), size=_TITLE_SIZE, weight="bold", va="top", linespacing=1.25)
     if subtitle_lines:
@@ -178,7 +185,7 @@ def new_axes(title: str, subtitle: str = "", *, height: float = HEIGHT) -> tuple
             va="top",
             linespacing=1.25,
         )
-    return figure, axes
+    return figure, panels
 
 
 def spread(positions: Sequence[float], gap: float) -> np.ndarray:
@@ -208,12 +215,13 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], *, height: fl
       ends: (y, text, colour) per line; a text may have several lines.
       height: the height the figure was made with.
     """
-    low, high = axes.get_ylim()
     lines = max((text.count("\n") + 1 for _, text, _ in ends), default=1)
-    gap = (high - low) * lines * 8.5 * 1.3 / 72 / (height - 0.8)
-    for (_, text, colour), y in zip(ends, spread([y for y, _, _ in ends], gap), strict=True):
+    gap = lines * 8.5 * 1.3 / 72 / (height - 0.8)
+    # In shares of the height of the axes, so that their scale may be logarithmic.
+    heights = [(axes.transScale + axes.transLimits).transform((1.0, y))[1] for y, _, _ in ends]
+    for (_, text, colour), y in zip(ends, spread(heights, gap), strict=True):
         axes.annotate(
-            text, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+            text, (1, y), xycoords="axes fraction", xytext=(5, 0), textcoords="offset points",
             color=colour, va="center", annotation_clip=False,
         )  # fmt: skip
 

@@ -77,10 +77,11 @@ def scale_of(summary: Mapping[str, Any]) -> Scale:
     name = " ".join(word.upper() if word.lower() in _ABBREVIATIONS else word for word in words)
     if any(word.lower().split("@")[0] in _PERCENT for word in words):
         return Scale(name, "%", 100.0, 1, summary["higher_is_better"])
-    values = np.concatenate([row_values(summary, row, "test") for row in run_rows(summary)])
+    # As many digits as the students need: a baseline that is far off would leave them none.
+    values = np.concatenate([row_values(summary, row, "test") for row in STUDENTS])
     largest = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 1.0
     decimals = int(np.clip(2 - math.floor(math.log10(largest)), 0, 6)) if largest > 0 else 3
-    return Scale(name, str(summary.get("metric_unit", "")), 1.0, decimals, summary["higher_is_better"])
+    return Scale(name, str(summary.get("unit") or ""), 1.0, decimals, summary["higher_is_better"])
 
 
 def run_rows(summary: Mapping[str, Any]) -> list[str]:

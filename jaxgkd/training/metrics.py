@@ -3,6 +3,8 @@
 Those of classes are traced, as training needs them; those of a column of molecule labels are numpy in float64.
 """
 
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,3 +88,24 @@ def area_under_roc(scores: np.ndarray, labels: np.ndarray, where: np.ndarray) ->
     ranks = rankdata(np.asarray(scores, np.float64)[where])
     above = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
     return float(above / (n_positive * n_negative))
+
+
+#: Name in a summary → what scores a column of labels.
+COLUMN_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = {
+    "mae": mean_absolute_error,
+    "rmse": root_mean_squared_error,
+    "auroc": area_under_roc,
+}
+
+
+def mean_over_columns(metric: str, predictions: np.ndarray, labels: np.ndarray, where: np.ndarray) -> float:
+    """A metric of every column of labels, averaged over the columns that have one.
+
+    Args:
+      metric: one of `COLUMN_METRICS`.
+      predictions: [n, t]; labels: [n, t], anything where not counted.
+      where: [n, t] bool, True for counted labels; where no column has a value the result is NaN.
+    """
+    columns = zip(predictions.T, labels.T, where.T, strict=True)
+    values = np.array([COLUMN_METRICS[metric](*column) for column in columns])
+    return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else float("nan")

@@ -7,6 +7,7 @@ from jaxgkd.report.figures import (
     FIGURES,
     draw_layer_weights,
     draw_learning_curves,
+    draw_loss_terms,
     draw_results,
     write_figures,
 )
@@ -53,8 +54,8 @@ def test_every_figure_is_readable(run_directory, summary, predictions, names, re
 def test_figures_are_png_files_and_stale_ones_go(run_directory):
     path = run_directory()
     titles = write_figures(read_run(path), path / "figures")
-    assert set(titles) == set(FIGURES)
-    assert all((path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in FIGURES)
+    assert set(titles) == set(FIGURES) - {"loss_terms", "size", "errors", "roc"}
+    assert all((path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in titles)
     first = (path / "figures" / "results.png").read_bytes()
     for name in ("predictions.npz", "metrics.jsonl"):
         (path / name).unlink()
@@ -135,6 +136,28 @@ def test_layer_weights_say_when_they_hardly_move(run_directory):
 
     assert title(0.505, 0.495) == "The layer weights stay nearly equal: 0.495 to 0.505 at the end"
     assert title(0.3, 0.7) == "Layer 1 ends with the largest weight (0.70), layer 0 with the smallest (0.30)"
+
+
+def test_a_row_that_is_far_off_leaves_the_frame_to_the_others(run_directory, summary):
+    given = summary(metric="mae", higher_is_better=False, baselines={"mean": 180.0, "near": 1.0, "zero": -30.0})
+    drawing = draw_results(read_run(run_directory(summary=given, predictions={}, metrics={})))
+    assert drawing is not None
+    low, high = drawing.figure.axes[0].get_xlim()
+    near = given["results"]["near"]["test"]
+    assert -5 < low < min(near) <= max(near) < high < 5
+    assert [line.get_marker() for line in drawing.figure.axes[0].lines if line.get_marker() in "<>"] == [">", "<"]
+
+
+def test_loss_terms_say_what_is_left_of_them(run_directory):
+    path = run_directory(predictions={}, metrics={})
+    line = {"row": "student_distilled", "seed": 0}
+    terms = [{"loss/task": 8.0 / 2**i, "loss/global": 3.0 - i, "loss/never": 0.0} for i in range(3)]
+    log(path, [line | {"epoch": i + 1} | values for i, values in enumerate(terms)])
+    drawing = draw_loss_terms(read_run(path))
+    assert drawing is not None
+    assert drawing.title == "What is left of each loss at the end of training: task 25 %, global 33 %"
+    log(path, [line | {"epoch": i + 1, "loss/task": 1.0} for i in range(3)])
+    assert draw_loss_terms(read_run(path)) is None
 
 
 def test_figures_without_data_are_left_out(run_directory, summary):

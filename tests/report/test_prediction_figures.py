@@ -3,9 +3,7 @@ import pytest
 
 from jaxgkd.report.prediction_figures import (
     confusion_counts,
-    degree_bins,
     draw_confusion,
-    draw_degree,
     draw_embedding,
     principal_map,
     same_class_neighbours,
@@ -52,40 +50,6 @@ def test_many_classes_show_the_largest(run_directory, predictions, names, readab
     assert np.asarray(drawing.figure.axes[0].images[0].get_array()).shape == (24, 24)
 
 
-def test_degree_bins_merge_until_they_are_large_enough():
-    degree = np.repeat([0, 1, 2, 3, 4, 7, 40], [30, 5, 30, 10, 15, 50, 3])
-    counted = np.ones(len(degree), dtype=int)
-    assert degree_bins(degree, counted, 20) == [(0, 0), (1, 2), (3, 4), (7, 40)]
-    assert degree_bins(degree, counted, 1000) == []
-    counted[degree == 40] = 0
-    assert degree_bins(degree, counted, 20)[-1] == (7, 7)
-
-
-def test_degree_accuracy_by_hand(run_directory):
-    n = 200
-    degree = np.repeat([1, 2], n // 2)
-    labels = np.tile([0, 1], n // 2).astype(np.int16)
-    alone, distilled = labels.copy(), labels.copy()
-    alone[:50] = 1 - alone[:50]  # half of the nodes of degree 1
-    distilled[100:110] = 1 - distilled[100:110]  # a tenth of those of degree 2
-    arrays = {
-        "labels": labels,
-        "degree": degree,
-        "split": np.full((1, n), 3, dtype=np.uint8),
-        "pred/student_alone": alone[None],
-        "pred/student_distilled": distilled[None],
-    }
-    drawing = draw_degree(read_run(run_directory(predictions=arrays, class_names=["a", "b"])))
-    assert drawing is not None
-    assert drawing.title == "Distillation gains most at degree 1 (+50.0 points), least at 2 (−10.0)"
-    lines = [np.asarray(line.get_ydata()) for line in drawing.figure.axes[0].lines]
-    np.testing.assert_allclose(lines, [[50, 100], [100, 90]])
-    arrays["pred/student_distilled"], arrays["pred/student_alone"] = alone[None], labels[None]
-    drawing = draw_degree(read_run(run_directory("worse", predictions=arrays, class_names=["a", "b"])))
-    assert drawing is not None
-    assert drawing.title == "At no degree is the distilled student better than alone"
-
-
 def test_principal_map_is_the_best_plane():
     random = np.random.default_rng(0)
     embedding = random.normal(size=(60, 5)) * [5.0, 3.0, 1.0, 0.5, 0.1]
@@ -122,7 +86,6 @@ def test_figures_without_data_are_left_out(run_directory, predictions):
         if absent == "split":
             kept["split"] = np.ones_like(arrays["split"])
         run = read_run(run_directory(name, predictions=kept))
-        assert draw_degree(run) is None
         assert (draw_confusion(run) is None) == (absent != "degree")
         assert (draw_embedding(run) is None) == (absent == "split")
     constant = arrays | {"embedding": np.ones((1500, 4), dtype=np.float16)}

@@ -97,7 +97,9 @@ def test_damaged_files_are_named(run_directory, name, content, message):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("labels", np.zeros((3, 2)), r"field 'labels': has shape \[3, 2\]"),
+        ("labels", np.zeros((3, 2), int), r"field 'labels': has shape \[3, 2\]"),
+        ("labels", np.zeros((3, 2, 1)), r"field 'labels': has shape \[3, 2, 1\]"),
+        ("size", np.zeros((1500, 1)), r"field 'size': has shape \[1500, 1\], not \[1500\]"),
         ("labels", np.array(["a"]), r"field 'labels': has shape \[1\] and type <U1"),
         ("split", np.zeros((5, 3)), r"field 'split': has shape \[5, 3\], not \[seeds, 1500\]"),
         ("degree", np.zeros(3), r"field 'degree': has shape \[3\]"),
@@ -125,3 +127,24 @@ def test_tested_counts_labelled_predicted_test_items_only(run_directory):
     predictions = read_run(run_directory(predictions=arrays)).predictions
     assert predictions is not None
     assert predictions.tested("teacher").tolist() == [[True, True, False, False, False]]
+
+
+def test_columns_of_labels_keep_one_form(run_directory):
+    """One column may come with or without its axis; NaN is a label or a prediction that is not there."""
+    labels = np.array([0.5, np.nan, -2.0, 1.0])
+    arrays = {
+        "labels": labels,
+        "split": np.array([[3, 3, 3, 1]], dtype=np.uint8),
+        "pred/teacher": np.array([[0.1, 0.2, np.nan, 0.3]], dtype=np.float32),
+    }
+    flat = read_run(run_directory("flat", predictions=arrays)).predictions
+    arrays |= {"labels": labels[:, None], "pred/teacher": arrays["pred/teacher"][..., None]}
+    columns = read_run(run_directory("columns", predictions=arrays)).predictions
+    for predictions in (flat, columns):
+        assert predictions is not None
+        assert not predictions.has_classes
+        assert predictions.labels.shape == (4, 1)
+        assert predictions.tested("teacher").tolist() == [[[True], [False], [False], [False]]]
+    arrays["pred/teacher"] = arrays["pred/teacher"][..., 0]
+    with pytest.raises(DataError, match=r"field 'pred/teacher': has shape \[1, 4\], not \[1, 4, 1\]"):
+        read_run(run_directory("mixed", predictions=arrays))

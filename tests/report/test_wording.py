@@ -49,7 +49,7 @@ def test_accuracy_is_written_in_percent_and_points(summary):
 def test_metrics_have_names_and_units(summary, metric, name, value):
     given = with_test(summary(metric=metric), student_alone=[0.7] * 5, student_distilled=[0.7] * 5, teacher=[0.7] * 5)
     if metric == "rmse":
-        given["metric_unit"] = "eV"
+        given["unit"] = "eV"
     scale = scale_of(given)
     assert scale.name == name
     assert scale.value(0.7) == value

@@ -10,6 +10,7 @@ from jaxgkd.training.metrics import (
     area_under_roc,
     cross_entropy,
     mean_absolute_error,
+    mean_over_columns,
     root_mean_squared_error,
 )
 
@@ -95,3 +96,13 @@ def test_area_under_roc_of_an_undecided_model_is_one_half():
     labels = np.arange(9) % 3 == 0
     assert area_under_roc(np.zeros(9), labels, np.ones(9, bool)) == 0.5
     assert area_under_roc(labels, labels, np.ones(9, bool)) == 1.0
+
+
+def test_the_mean_over_columns_leaves_out_those_without_a_value():
+    labels = np.array([[1.0, 0.0, np.nan], [0.0, 0.0, np.nan], [1.0, 0.0, 1.0]])
+    predictions = np.array([[0.2, 0.5, 0.1], [0.6, 0.1, 0.1], [0.9, 0.4, 0.1]])
+    known = ~np.isnan(labels)
+    # The second column has one class alone, the third one label.
+    assert mean_over_columns("auroc", predictions, labels, known) == 0.5
+    assert mean_over_columns("mae", predictions, labels, known) == pytest.approx((1.5 / 3 + 1.0 / 3 + 0.9) / 3)
+    assert np.isnan(mean_over_columns("auroc", predictions, labels, known & False))
