@@ -111,8 +111,11 @@ def ecfp_forest(molecules: Molecules, split: Split, labels: np.ndarray, seed: in
                 return forest.predict(rows)
             return forest.predict_proba(rows) @ (forest.classes_ == 1)
 
-        scores = [_score(kind, predictions(grow(_TREES_OF_A_TRIAL, leaf), bits[valid]), y[valid]) for leaf in _LEAVES]
-        return predictions(grow(_TREES, _LEAVES[int(np.argmax(scores))]), bits)
+        def score(leaf: int) -> float:
+            return _score(kind, predictions(grow(_TREES_OF_A_TRIAL, leaf), bits[valid]), y[valid])
+
+        leaf = max(_LEAVES, key=score) if len(valid) else _LEAVES[0]
+        return predictions(grow(_TREES, leaf), bits)
 
     return _by_task(molecules, split, labels, predict)
 
