@@ -65,6 +65,12 @@ def value(kind, **options):
     return value
 
 
+@cache
+def gradient(kind, **options):
+    """Value and gradient by the parameters, compiled."""
+    return jax.jit(jax.value_and_grad(value(kind, **options)))
+
+
 def rows(which=(0, 1, 2, 3), longest=5, n_row=None):
     return in_rows(*graphs_and_paths(), which, longest, n_row)
 
@@ -78,7 +84,7 @@ def test_states_of_every_layer_and_what_the_equations_say(kind):
     assert [a.shape for a in got.atoms] == [(4, 5, WIDTH)] * (LAYERS + 1)
     assert [m.shape for m in got.molecules] == [(4, WIDTH)] * (LAYERS + 1)
     assert got.outputs.shape == (4, 2)
-    relations = model.relations(batch)
+    relations = jax.jit(lambda batch: nnx.merge(graphdef, params, rest).relations(batch))(batch)
     numbers = lambda values: np.asarray(values, np.float64)  # noqa: E731
     affine = lambda linear, x: x @ numbers(linear.kernel[...]) + numbers(linear.bias[...])  # noqa: E731
 
@@ -121,7 +127,7 @@ def test_states_of_every_layer_and_what_the_equations_say(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_molecule_is_does_not_depend_on_its_batch(kind):
     together = program(kind)(rows(longest=7, n_row=6))
-    for row, n in enumerate(SIZES):
+    for row, n in enumerate(SIZES[:2]):
         alone = program(kind)(rows([row], longest=n))
         np.testing.assert_allclose(together.outputs[row], alone.outputs[0], atol=1e-5)
         for a, b in zip(together.atoms, alone.atoms, strict=True):
@@ -151,65 +157,50 @@ def test_moving_a_molecule_changes_nothing():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_finite_differences(kind):
-    batch = rows(longest=6, n_row=5)
     _, params, _ = parts(kind)
-    run = jax.jit(value(kind))
-    gradient = jax.jit(jax.grad(value(kind)))(params, batch)
+    run = lambda leaves: gradient(kind)(jax.tree.unflatten(tree, leaves), rows())  # noqa: E731
     leaves, tree = jax.tree.flatten(params)
+    slopes = jax.tree.leaves(run(leaves)[1])
     random = np.random.default_rng(0)
     for i, leaf in enumerate(leaves):
         direction = random.normal(size=leaf.shape).astype(np.float32)
         direction /= np.linalg.norm(direction)
-        moved_by = lambda step: jax.tree.unflatten(  # noqa: E731
-            tree,
-            [x + step * direction if k == i else x for k, x in enumerate(leaves)],  # noqa: B023
-        )
-        slope = (float(run(moved_by(1e-2), batch)) - float(run(moved_by(-1e-2), batch))) / 2e-2
-        expected = float(jnp.vdot(jax.tree.leaves(gradient)[i], direction))
-        np.testing.assert_allclose(slope, expected, rtol=2e-2, atol=2e-2)
+        after, before = (run([*leaves[:i], leaf + step * direction, *leaves[i + 1 :]])[0] for step in (1e-2, -1e-2))
+        np.testing.assert_allclose((after - before) / 2e-2, np.vdot(slopes[i], direction), rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_sends_no_gradient(kind):
     _, params, _ = parts(kind)
-    gradient = jax.jit(jax.grad(value(kind)))
-    tight, wide = gradient(params, rows()), gradient(params, rows(longest=8, n_row=7))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), tight, wide)
+    tight, wide = gradient(kind)(params, rows()), gradient(kind)(params, rows(longest=8, n_row=7))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), tight, wide)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_parameters_side_by_side_are_those_one_after_another(kind):
     several = [parts(kind, seed)[1] for seed in range(3)]
-    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
-    run = jax.value_and_grad(value(kind))
-    batch = rows()
-    got = jax.jit(jax.vmap(run, in_axes=(0, None)))(stack, batch)
-    one = jax.jit(run)
+    stack = jax.tree.map(lambda *leaves: np.stack(leaves), *several)
+    got = jax.jit(jax.vmap(jax.value_and_grad(value(kind)), in_axes=(0, None)))(stack, rows())
     for i, params in enumerate(several):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4),  # noqa: B023
             got,
-            one(params, batch),
+            gradient(kind)(params, rows()),
         )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_computing_blocks_again_changes_nothing(kind):
-    _, params, _ = parts(kind)
-    plain, again = (jax.jit(jax.value_and_grad(value(kind, remat=remat))) for remat in (False, True))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-        plain(params, rows(), 0.3),
-        again(params, rows(), 0.3),
-    )
+def test_computing_blocks_again_changes_nothing():
+    _, params, _ = parts("bonds")
+    plain, again = (gradient("bonds", remat=remat)(params, rows(), 0.3) for remat in (False, True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain, again)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_half_precision_is_near(kind):
-    exact, rough = program(kind)(rows()), program(kind, dtype=jnp.bfloat16)(rows())
+def test_half_precision_is_near():
+    _, params, _ = parts("bonds")
+    exact, rough = (gradient("bonds", **options)(params, rows())[1] for options in ({}, {"dtype": jnp.bfloat16}))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(rough))
-    np.testing.assert_allclose(exact.outputs, rough.outputs, atol=0.1)
-    assert not np.array_equal(exact.outputs, rough.outputs)
+    exact, rough = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(each)]) for each in (exact, rough))
+    assert 0 < np.linalg.norm(exact - rough) < 0.05 * np.linalg.norm(exact)
 
 
 def test_dropout_changes_what_is_said_in_training_only():
