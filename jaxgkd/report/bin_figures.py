@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxgkd.report.run_directory import Predictions, Run
-from jaxgkd.report.style import Drawing, label_ends, new_axes, row_colour, shortened
-from jaxgkd.report.wording import Scale, row_name
+from jaxgkd.report.style import Drawing, label_ends, new_axes, row_colour
+from jaxgkd.report.wording import Scale
 from jaxgkd.training.summary import STUDENTS, is_share
 
 FEWEST_IN_BIN = 20  # test items a seed, before a metric of them means anything
@@ -114,7 +114,7 @@ def draw_bins(
             axes.fill_between(positions, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
         style = (0, (4, 2)) if row == "teacher" else "-"
         axes.plot(positions, mean, marker="o", color=colour, markersize=4.5, linestyle=style)
-        ends.append((mean[-1], short_name(run, row), colour))
+        ends.append((mean[-1], short_name(row), colour))
     names = [f"{_bin_name(*bounds)}\nn = {size:,.0f}" for bounds, size in zip(bins, sizes, strict=True)]
     axes.set_xticks(positions, names)
     axes.set_xlim(-0.15, len(bins) - 0.85)
@@ -127,9 +127,9 @@ def draw_bins(
     return Drawing(figure, title)
 
 
-def short_name(run: Run, row: str) -> str:
-    """The name of a row beside a line, where that it is a student goes without saying."""
-    return shortened(row_name(run.summary, row).removeprefix("student "), 1.2, 8.5)
+def short_name(row: str) -> str:
+    """Teacher, alone or distilled: what a line is called where there is no room for the row's own name."""
+    return row.removeprefix("student_")
 
 
 def _bin_name(low: int, high: int) -> str:

@@ -136,7 +136,7 @@ def draw_learning_curves(run: Run) -> Drawing | None:
         mean = scale.factor * means[row][1]
         _band(axes, epochs, scale.factor * values, mean, row_colour(row))
         last = mean[np.isfinite(mean)][-1]
-        ends.append((last, f"{short_name(run, row)}\n{scale.number(last / scale.factor)}", row_colour(row)))
+        ends.append((last, f"{short_name(row)}\n{scale.number(last / scale.factor)}", row_colour(row)))
     _frame_curves(axes, scale, [scale.factor * mean for _, mean in means.values()])
     axes.set_xlim(min(e[0] for e, _ in curves.values()), max(e[-1] for e, _ in curves.values()))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
