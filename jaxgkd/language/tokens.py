@@ -52,6 +52,7 @@ class Tokenizer:
       vocabulary_size: one above its largest token id.
       padding_id: the id that fills a batch; where the tokenizer has no padding token, its end token or 0, which the
         mask hides from the model.
+      end_id: the id that ends a text, or None where the tokenizer has no end token.
       hash: SHA-256 over its files, in hexadecimal.
     """
 
@@ -60,6 +61,7 @@ class Tokenizer:
         self.vocabulary_size = 1 + max(tokenizer.get_vocab().values())
         candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.padding_id: int = next(number for number in candidates if number is not None)
+        self.end_id: int | None = tokenizer.eos_token_id
         self.hash = tokenizer_hash(folder)
         self._tokenizer = tokenizer
 

@@ -26,13 +26,14 @@ from jaxgkd.data import registry
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.errors import ConfigError
 from jaxgkd.graphs import from_edges
+from jaxgkd.language import TuningSettings
 from jaxgkd.nn.alignment import Alignment
 from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, Weighting, distillation_loss, part_means
 from jaxgkd.nn.encoders import make_student
 from jaxgkd.recipes.node_rows import Budget, Row, train_row
 from jaxgkd.recipes.node_splits import NodeSplits, draw_splits, pseudo_labelled
 from jaxgkd.recipes.node_summary import milliseconds_of_heads, write_run
-from jaxgkd.recipes.node_teacher import teach, tuned_features
+from jaxgkd.recipes.node_teacher import instructed_models, teach, tuned_encoders
 from jaxgkd.recipes.student_inputs import student_inputs
 from jaxgkd.teachers.heads import HeadSettings
 from jaxgkd.teachers.hops import (
@@ -42,6 +43,7 @@ from jaxgkd.teachers.hops import (
     hop_prompts,
     milliseconds_per_node,
 )
+from jaxgkd.teachers.instruct import InstructSettings
 from jaxgkd.teachers.text_classifier import TuneSettings
 from jaxgkd.teachers.zero_shot import zero_shot_probabilities
 from jaxgkd.training.run_dir import RunDirectory, check_folder
@@ -110,7 +112,8 @@ class LinguGKD:
     heads: tuple[Literal["gcn", "gat", "sage", "gin", "mlp"], ...] = ("gcn", "sage", "mlp")
     """Heads on the language model's features, averaged: graph networks, or an MLP that sees each node alone."""
     tune: Literal["none", "lm"] = "none"
-    """lm tunes the encoder's upper layers on the training labels, no node described by its own: minutes a split."""
+    """lm tunes the language model on the training labels, no node described by its own: minutes a split. Of an encoder
+    the upper layers; of a causal model adapters, on prompts of every hop, and its answers count as one head more."""
     folds: int = 5
     """Cross-fitting folds of the heads; 1 describes training nodes by a head that saw their labels."""
 
@@ -226,8 +229,14 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     folds, tuning_folds = (1, 1) if config.protocol == "paper" else (config.folds, 2)
     tuned = None
     if config.tune == "lm":
-        tuning = TuneSettings(max_tokens=config.max_tokens, folds=tuning_folds, epochs=1 if config.smoke else 3)
-        tuned = tuned_features(graph, encoder, splits, tuning, console)
+        epochs = 1 if config.smoke else 3
+        if encoder.is_causal:
+            instructing = InstructSettings(config.max_tokens, tuning_folds, TuningSettings(epochs=epochs))
+            hops = features.states.shape[1] - 1
+            tuned = instructed_models(graph, encoder, splits, instructing, console, hops=hops)
+        else:
+            tuning = TuneSettings(max_tokens=config.max_tokens, folds=tuning_folds, epochs=epochs)
+            tuned = tuned_encoders(graph, encoder, splits, tuning, console)
     head_settings = HeadSettings(folds=folds, epochs=min(100, config.epochs))
     taught = teach(splits, features, inputs, config.heads, head_settings, console, tuned=tuned)
     heads = taught.heads

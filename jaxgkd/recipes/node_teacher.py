@@ -19,6 +19,7 @@ from jaxgkd.graphs import MixedRows, SparseRows, build_layout, from_edges
 from jaxgkd.recipes.node_splits import NodeSplits
 from jaxgkd.teachers.heads import HeadEnsemble, HeadOutput, HeadSettings, fit_heads
 from jaxgkd.teachers.hops import HopFeatures, TextEncoder, hop_prompts, leading_directions
+from jaxgkd.teachers.instruct import InstructSettings, instruct_on_splits
 from jaxgkd.teachers.text_classifier import TuneSettings
 from jaxgkd.teachers.tune import tune_on_splits
 from jaxgkd.training.checkpoint import load_tree, save_tree
@@ -40,12 +41,23 @@ class TaughtSplits:
     Fields:
       heads: with log probabilities [seeds, n, classes].
       graph: the heads' inputs of the first seed.
-      tuned: (seed, hop 0) features [seeds, n, d] of tuned encoders, or None where the encoder is frozen.
     """
 
     heads: HeadEnsemble
     graph: GraphsTuple
-    tuned: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class TunedTeacher:
+    """What language models that were tuned on each split's labels say.
+
+    Fields:
+      states: [seeds, n, k, d] float32 of length 1, which take the place of the frozen model's first k hops.
+      log_probs: [seeds, n, classes] of a causal model's answers, or None of an encoder.
+    """
+
+    states: np.ndarray
+    log_probs: np.ndarray | None = None
 
 
 def teach(
@@ -56,7 +68,7 @@ def teach(
     settings: HeadSettings,
     console: Console,
     *,
-    tuned: np.ndarray | None = None,
+    tuned: TunedTeacher | None = None,
 ) -> TaughtSplits:
     """Fit heads of every kind to every split, or read them.
 
@@ -67,15 +79,16 @@ def teach(
       kinds: of heads, whose probabilities are averaged.
       settings: of one kind; its own kind is not read, nor what `HEAD_CHOICES` vary, which validation nodes decide.
       console: for progress.
-      tuned: [seeds, n, d] hop 0 features that differ by seed, from `tuned_features`.
+      tuned: from `tuned_encoders` or `instructed_models`.
     """
-    graph = _head_graph(splits, features, inputs, None if tuned is None else tuned[0])
+    states = None if tuned is None else tuned.states
+    graph = _head_graph(splits, features, inputs, None if states is None else states[0])
 
     def heads(of_kind: HeadSettings, seeds: int) -> HeadOutput:
         """Of the first seeds, read from the user's cache or fitted and put there."""
-        folder = cache_folder() / "heads" / _key(splits, seeds, features, inputs, of_kind, tuned)
+        folder = cache_folder() / "heads" / _key(splits, seeds, features, inputs, of_kind, states)
         if not folder.is_dir():
-            output = _fit(splits, seeds, features, inputs, graph, of_kind, tuned, console)
+            output = _fit(splits, seeds, features, inputs, graph, of_kind, states, console)
             save_tree(folder, {"log_probs": output.log_probs, "first_heads": output.first_heads})
         saved = load_tree(folder)
         return HeadOutput(saved["log_probs"], saved["first_heads"], of_kind)
@@ -86,7 +99,15 @@ def teach(
         trials = [heads(replace(settings, kind=kind, **choice), min(_TRIED_SEEDS, n_seeds)) for choice in HEAD_CHOICES]
         best = max(trials, key=lambda trial: _validation_likelihood(splits, trial))
         members.append(heads(best.settings, n_seeds))
-    return TaughtSplits(HeadEnsemble(tuple(members)), graph, tuned)
+    return TaughtSplits(HeadEnsemble(tuple(members), None if tuned is None else _answers(splits, tuned)), graph)
+
+
+def _answers(splits: NodeSplits, tuned: TunedTeacher) -> np.ndarray | None:
+    """[seeds, n_rows, classes]; the extra row of inductive splits is of no class."""
+    if tuned.log_probs is None:
+        return None
+    extra = [(0, 0), (0, splits.n_rows - splits.n_node), (0, 0)]
+    return np.pad(tuned.log_probs, extra, constant_values=-np.log(splits.n_classes))
 
 
 def _validation_likelihood(splits: NodeSplits, output: HeadOutput) -> float:
@@ -97,14 +118,14 @@ def _validation_likelihood(splits: NodeSplits, output: HeadOutput) -> float:
     return float(likelihood[splits.valid[:seeds]].mean())
 
 
-def tuned_features(
+def tuned_encoders(
     graph: TextGraph,
     encoder: TextEncoder,
     splits: NodeSplits,
     settings: TuneSettings,
     console: Console,
-) -> np.ndarray:
-    """Hop 0 features [seeds, n, d], of length 1, from encoders whose upper layers were tuned on each split's labels.
+) -> TunedTeacher:
+    """Hop 0 of encoders whose upper layers were tuned on each split's labels.
 
     No node's features come from an encoder that saw its label, unless ``settings.folds`` is 1.
     """
@@ -123,17 +144,50 @@ def tuned_features(
             on_progress=tick,
             on_line=console.print,
         )
-    values = np.stack([output.features for output in outputs])
+    return TunedTeacher(_unit(np.stack([output.features for output in outputs])[:, :, None]))
+
+
+def instructed_models(
+    graph: TextGraph,
+    encoder: TextEncoder,
+    splits: NodeSplits,
+    settings: InstructSettings,
+    console: Console,
+    *,
+    hops: int,
+) -> TunedTeacher:
+    """All hops of causal models that were instructed with each split's labels, and the answers they give.
+
+    No node is described by a model that saw its label, unless ``settings.folds`` is 1.
+    """
+    prompts = hop_prompts(graph, encoder, hops=hops, max_tokens=settings.max_tokens)
+    n, passes = graph.n_node, settings.folds * settings.tuning.epochs * len(splits.seeds)
+    with progress_bar(console, "tuning the language model", passes) as tick:
+        outputs = instruct_on_splits(
+            encoder,
+            prompts,
+            splits.labels[:, :n],
+            splits.train[:, :n],
+            splits.valid[:, :n],
+            graph.class_names,
+            settings,
+            splits.seeds,
+            on_progress=tick,
+            on_line=console.print,
+        )
+    return TunedTeacher(
+        _unit(np.stack([output.features for output in outputs])), np.stack([output.log_probs for output in outputs])
+    )
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
     return values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
 
 
-def _head_graph(
-    splits: NodeSplits, features: HopFeatures, inputs: SparseRows, own_text: np.ndarray | None
-) -> GraphsTuple:
+def _head_graph(splits: NodeSplits, features: HopFeatures, inputs: SparseRows, tuned: np.ndarray | None) -> GraphsTuple:
     states = features.states
-    if own_text is not None:
-        states = states.copy()
-        states[:, 0] = own_text
+    if tuned is not None:
+        states = np.concatenate([tuned, states[:, tuned.shape[1] :]], axis=1)
     rows = MixedRows(jnp.asarray(splits.pad(leading_directions(states, HEAD_DIRECTIONS))), inputs)
     return from_edges(rows, splits.senders, splits.receivers, splits.n_rows)[0]
 

@@ -5,7 +5,8 @@ over the prompts, and `store` keeps its states on disk under the `manifest` that
 this in one call. Students read stores and nothing else.
 
 `heads` turn features into class probabilities that never saw the label of the node they describe, `zero_shot` does
-without labels, and `tune` fits an encoder's upper layers (`text_classifier`) over cached lower ones (`token_states`).
+without labels, `tune` fits an encoder's upper layers (`text_classifier`) over cached lower ones (`token_states`), and
+`instruct` teaches a causal model to answer with the class.
 """
 
 from jaxgkd.teachers.extract import extract

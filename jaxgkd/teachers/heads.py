@@ -82,14 +82,18 @@ class HeadEnsemble:
 
     Fields:
       members: at least one, fitted to the same splits.
+      answers: [seeds, n, classes] log probabilities of a language model that was tuned to name the class itself, which
+        counts as one member more; None where there is none.
     """
 
     members: tuple[HeadOutput, ...]
+    answers: np.ndarray | None = None
 
     @property
     def log_probs(self) -> np.ndarray:
         """[seeds, n, classes] float32."""
-        return np.log(np.mean([np.exp(member.log_probs) for member in self.members], axis=0)).astype(np.float32)
+        voices = [member.log_probs for member in self.members] + ([] if self.answers is None else [self.answers])
+        return np.log(np.mean([np.exp(voice) for voice in voices], axis=0)).astype(np.float32)
 
     @property
     def parameters(self) -> int:
@@ -97,7 +101,7 @@ class HeadEnsemble:
         return sum(member.parameters for member in self.members)
 
     def predictor(self, graph: GraphsTuple, layout: Layout) -> Callable[[], Array]:
-        """A function that gives the first seed's mean probabilities [n, classes], for timing."""
+        """A function that gives the mean of the first seed's heads' probabilities [n, classes], for timing."""
         predictors = [member.predictor(graph, layout) for member in self.members]
         return lambda: sum(predict() for predict in predictors) / len(predictors)  # type: ignore[return-value]
 

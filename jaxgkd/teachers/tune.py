@@ -28,18 +28,23 @@ from jaxgkd.teachers.token_states import TokenStates, token_states, upper_part
 from jaxgkd.training.checkpoint import load_tree, save_tree
 from jaxgkd.training.compilation import cache_folder
 
-_FORMAT = 1
+_FORMAT = 2
+
+#: Told how far a tuning is and how well it does.
+Progress = Callable[[int, float], None]
 
 
 @dataclass(frozen=True, eq=False)
 class TunedOutput:
-    """What tuned encoders say of every node.
+    """What tuned language models say of every node.
 
     Fields:
-      features: [n, d] float32, mean over the tokens of the last layer.
+      features: float32; of an encoder [n, d], the mean over the tokens of the last layer; of a causal model
+        [n, hops + 1, d], the last layer at the last token of every hop's prompt.
       log_probs: [n, classes] float32.
-      report: plain JSON values. For each fold: ``best_epoch``, ``valid_accuracy`` and ``valid_loss`` (after epochs 0,
-        1, …), ``train_loss`` (of epochs 1, 2, …), ``n_labels`` it was tuned on and ``n_absent_classes`` without any.
+      report: plain JSON values; of a causal model see `instruct`. Of an encoder, for each fold: ``best_epoch``,
+        ``valid_accuracy`` and ``valid_loss`` (after epochs 0, 1, …), ``train_loss`` (of epochs 1, 2, …), ``n_labels``
+        it was tuned on and ``n_absent_classes`` without any.
         For all: ``cosine_between_folds`` (of the features of nodes that are not trained on, 1 with a single fold),
         ``tuned_parameters`` (without heads), ``n_tokens``, ``n_truncated``, ``state_bytes`` (on disk) and
         ``train_seconds``.
@@ -70,7 +75,7 @@ def tune_encoder(
     seed: int,
     *,
     root: Path | None = None,
-    on_progress: Callable[[int, float], None] | None = None,
+    on_progress: Progress | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> TunedOutput:
     """Tune the upper layers of an encoder on one split, cross-fitted; the same arguments give the same values.
@@ -109,7 +114,7 @@ def tune_on_splits(
     seeds: Sequence[int],
     *,
     root: Path | None = None,
-    on_progress: Callable[[int, float], None] | None = None,
+    on_progress: Progress | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> list[TunedOutput]:
     """`tune_encoder` for every seed's split, kept in the cache's ``tuned`` and read from there the next time.
@@ -128,37 +133,75 @@ def tune_on_splits(
     Raises:
       CheckpointError: what is kept is damaged, or cannot be written; and what `tune_encoder` raises.
     """
+    prepared: list[_Texts] = []
+
+    def tuned(known: np.ndarray, train: np.ndarray, valid: np.ndarray, seed: int, tick: Progress) -> TunedOutput:
+        if not prepared:
+            prepared.append(_prepare(encoder, prompts, settings, root, on_line))
+        return _tune(prepared[0], known, train, valid, n_classes, seed, tick)
+
+    return kept_on_splits(
+        tuned,
+        (encoder.weights_hash, tokenizer_hash(encoder.tokenizer), prompt_hash(prompts), n_classes, asdict(settings)),
+        labels,
+        train,
+        valid,
+        n_classes,
+        seeds,
+        passes=settings.folds * settings.epochs,
+        root=root,
+        on_progress=on_progress,
+    )
+
+
+def kept_on_splits(
+    tuned: Callable[[np.ndarray, np.ndarray, np.ndarray, int, Progress], TunedOutput],
+    depends_on: tuple[Any, ...],
+    labels: np.ndarray,
+    train: np.ndarray,
+    valid: np.ndarray,
+    n_classes: int,
+    seeds: Sequence[int],
+    *,
+    passes: int,
+    root: Path | None,
+    on_progress: Progress | None,
+) -> list[TunedOutput]:
+    """What ``tuned`` gives for every seed's split, kept in the cache and read from there the next time.
+
+    Args:
+      tuned: from one split's labels (−1 where they may not be used) [n], train [n], valid [n], seed and a function to
+        tell of progress, to its output.
+      depends_on: plain JSON values that say all the output depends on beside these arguments.
+      labels, train, valid, n_classes, seeds: see `tune_on_splits`.
+      passes: how far ``tuned`` counts.
+      root, on_progress: see `tune_on_splits`.
+    """
     root = cache_folder() if root is None else root
-    texts: _Texts | None = None
     of_split: dict[bytes, TunedOutput] = {}
     outputs: list[TunedOutput] = []
     for i, seed in enumerate(seeds):
-        known = _checked(labels[i], train[i], valid[i], len(prompts), n_classes)
+        known = _checked(labels[i], train[i], valid[i], train.shape[1], n_classes)
         split = known.tobytes() + np.packbits([train[i], valid[i]]).tobytes()
         if split not in of_split:
-            done = len(of_split) * settings.folds * settings.epochs
-            folder = root / "tuned" / _key(encoder, prompts, split, n_classes, settings, seed)
+            done = len(of_split) * passes
+            folder = root / "tuned" / _key((*depends_on, seed), split)
             if not folder.is_dir():
-                texts = texts or _prepare(encoder, prompts, settings, root, on_line)
-                tick = _shifted(on_progress, done)
-                _save(folder, _tune(texts, known, train[i], valid[i], n_classes, seed, tick))
+                _save(folder, tuned(known, train[i], valid[i], seed, _shifted(on_progress, done)))
             elif on_progress is not None:
-                on_progress(done + settings.folds * settings.epochs, float("nan"))
+                on_progress(done + passes, float("nan"))
             of_split[split] = _load(folder)
         outputs.append(of_split[split])
     return outputs
 
 
-def _shifted(on_progress: Callable[[int, float], None] | None, done: int) -> Callable[[int, float], None]:
+def _shifted(on_progress: Progress | None, done: int) -> Progress:
     return lambda epoch, score: None if on_progress is None else on_progress(done + epoch, score)
 
 
-def _key(
-    encoder: TextEncoder, prompts: Sequence[str], split: bytes, n_classes: int, settings: TuneSettings, seed: int
-) -> str:
+def _key(depends_on: tuple[Any, ...], split: bytes) -> str:
     """Name of everything that the output depends on."""
-    parts = (_FORMAT, encoder.weights_hash, tokenizer_hash(encoder.tokenizer), prompt_hash(prompts), n_classes, seed)
-    digest = hashlib.sha256(json.dumps([*parts, asdict(settings)], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([_FORMAT, *depends_on], sort_keys=True).encode())
     digest.update(split)
     return digest.hexdigest()[:32]
 
@@ -246,7 +289,7 @@ def _tune(
     valid: np.ndarray,
     n_classes: int,
     seed: int,
-    on_progress: Callable[[int, float], None],
+    on_progress: Progress,
 ) -> TunedOutput:
     begun = time.perf_counter()
     settings, tokens = texts.settings, texts.states.tokens
@@ -272,8 +315,8 @@ def _tune(
         absent = n_classes - len(np.unique(labels[seen]))
         reports.append({**classifier.report, "n_labels": int(seen.sum()), "n_absent_classes": absent})
     return TunedOutput(
-        features=_described(np.stack(features), folds),
-        log_probs=np.log(np.maximum(_described(np.stack(probabilities), folds), 1e-9)),
+        features=described(np.stack(features), folds),
+        log_probs=np.log(np.maximum(described(np.stack(probabilities), folds), 1e-9)),
         report={
             **{name: [report[name] for report in reports] for name in reports[0]},
             "cosine_between_folds": _agreement(features[0][~train], features[-1][~train]),
@@ -286,7 +329,7 @@ def _tune(
     )
 
 
-def _described(of_folds: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def described(of_folds: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """[K, n, …] to [n, …]: a training node by the encoder of its own fold, every other node by the mean of all."""
     mean = of_folds.mean(axis=0)
     own = np.flatnonzero(folds >= 0)

@@ -4,6 +4,8 @@ A text encoder takes the class whose name lies nearest to the text. A causal mod
 likely it finds each class name as the answer is read off, so the answer always is one of the classes.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,21 +42,36 @@ def zero_shot_probabilities(
 
 def _answered(graph: TextGraph, encoder: TextEncoder, max_tokens: int) -> np.ndarray:
     """Softmax over classes of the mean log-likelihood of a class name's tokens."""
-    assert isinstance(encoder.model, language.Decoder)
     prompts = hop_prompts(graph, encoder, hops=0, max_tokens=max_tokens)[0]
     bare = bare_tokenizer(encoder.tokenizer)
     answers = [bare.encode(name, add_special_tokens=False).ids for name in graph.class_names]
+    scores = answer_scores(encoder, prompts, answers, max_tokens=max_tokens)
+    return np.asarray(jax.nn.softmax(scores / np.array([len(answer) for answer in answers]), axis=1))
+
+
+def answer_scores(
+    encoder: TextEncoder, prompts: Sequence[str], answers: Sequence[Sequence[int]], *, max_tokens: int
+) -> np.ndarray:
+    """How likely a causal model finds every answer after every prompt.
+
+    Args:
+      encoder: the causal model.
+      prompts: [n] texts.
+      answers: token ids of each.
+      max_tokens: of a prompt.
+
+    Returns:
+      [n, answers] log-likelihoods, natural logarithm.
+    """
+    assert isinstance(encoder.model, language.Decoder)
     # All batches are padded to one width and one size, so that the program is compiled once.
-    batches = encoder.tokenizer.batch(prompts, max_tokens=max_tokens)
-    ids, mask = np.asarray(batches.input_ids), np.asarray(batches.attention_mask)
+    ids, mask = encoder.tokenizer.batch(prompts, max_tokens=max_tokens)
     scores = []
     for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
         rows = np.minimum(np.arange(start, start + _PROMPTS_AT_ONCE), len(prompts) - 1)
-        scored = language.score_candidates(
-            encoder.model, jnp.asarray(ids[rows]), jnp.asarray(mask[rows]), answers, per_token=True
-        )
+        scored = language.score_candidates(encoder.model, jnp.asarray(ids[rows]), jnp.asarray(mask[rows]), answers)
         scores.append(np.asarray(scored)[: len(prompts) - start])
-    return np.asarray(jax.nn.softmax(jnp.asarray(np.concatenate(scores)), axis=1))
+    return np.concatenate(scores)
 
 
 def _nearest(graph: TextGraph, features: HopFeatures, encoder: TextEncoder, temperature: float) -> np.ndarray:

@@ -223,3 +223,24 @@ def test_an_optimizer_of_the_users_own_is_used(data, bert_folder, tmp_path):
         # Steps of length 0 leave the first weights, so that no epoch is better than the first that is evaluated.
         assert (tree["best_epoch"] == 2).all()
         np.testing.assert_array_equal(tree["curves"]["valid_loss"], tree["curves"]["valid_loss"][:, :1].repeat(5, 1))
+
+
+def test_a_causal_teacher_is_instructed(watched, text_graph_folder, causal_folder, tmp_path):
+    def swap_labels(nodes, edges):
+        tested = [row for row in nodes if row["split"] == "test"]
+        for row, label in zip(tested, [*(row["label"] for row in tested[1:]), tested[0]["label"]], strict=True):
+            row["label"] = label
+
+    runs = []
+    for name, change in (("as it is", None), ("other test labels", swap_labels)):
+        folder = text_graph_folder(tmp_path / name / "topics", split=True, change=change)
+        flags = ["--teacher", str(causal_folder), "--tune", "lm", "--smoke"]
+        runs.append(watched(folder, tmp_path / name / "out", *flags, split="public", max_tokens=200))
+    heads = runs[0]["heads"]
+    assert heads.answers is not None and heads.answers.shape == (2, 60, 3)
+    np.testing.assert_allclose(np.exp(heads.answers).sum(axis=-1), 1, rtol=1e-5)
+    both = (np.exp(heads.answers) + np.exp(heads.members[0].log_probs)) / 2
+    np.testing.assert_allclose(np.exp(heads.log_probs), both, rtol=1e-4)
+    # What was tuned is kept: a test node's label changes nothing that the models or the heads say.
+    np.testing.assert_array_equal(heads.log_probs, runs[1]["heads"].log_probs)
+    assert summary_of(tmp_path / "as it is" / "out")["results"]["teacher"]["test"]
