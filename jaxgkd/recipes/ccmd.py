@@ -19,30 +19,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
-from flax import nnx
-from jax import Array
 from rich.console import Console
 
 from jaxgkd.data import registry
-from jaxgkd.data.atom_fields import ATOM_FIELDS, BOND_FIELDS
 from jaxgkd.data.molecule_splits import make_molecule_split, read_splits_file, save_molecule_split
 from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.splits import Split
 from jaxgkd.errors import ConfigError
-from jaxgkd.graphs import Paths, shortest_paths
+from jaxgkd.graphs import shortest_paths
 from jaxgkd.graphs.size_classes import similar_budgets
-from jaxgkd.nn.gine import GINE
-from jaxgkd.nn.molecule_problem import DistilledMolecules
-from jaxgkd.nn.molecule_relations import DistanceRelations, PathRelations, bond_counts, bond_kinds
-from jaxgkd.nn.molecule_transformer import MoleculeTransformer
-from jaxgkd.nn.schnet import SchNet
+from jaxgkd.nn.molecule_relations import bond_counts, bond_kinds
 from jaxgkd.recipes.molecule_geometry import find_geometry
+from jaxgkd.recipes.molecule_networks import (
+    NAMES,
+    Sizes,
+    make_student,
+    make_teacher,
+    n_parameters,
+    weights_of_run,
+)
 from jaxgkd.recipes.molecule_rows import (
     MoleculeData,
     Network,
     Trained,
+    last_states,
     milliseconds_per_molecule,
     one_run,
     saved,
@@ -53,14 +54,11 @@ from jaxgkd.recipes.molecule_rows import (
 )
 from jaxgkd.recipes.molecule_summary import describe_molecules, write_molecule_run
 from jaxgkd.recipes.molecule_targets import Targets
-from jaxgkd.training.checkpoint import from_leaves, leaves_by_name, load_tree
-from jaxgkd.training.run_dir import RunDirectory, check_folder, read_json
+from jaxgkd.training.run_dir import RunDirectory, check_folder
 from jaxgkd.training.search import Choice, draw_settings, grid_settings, ranked, read_sweep
 
-_ATOM_SIZES, _BOND_SIZES = tuple(ATOM_FIELDS.values()), tuple(BOND_FIELDS.values())
-
 #: Settings that a search draws for every row, and those it draws for rows with a teacher.
-SPACE = {"learning_rate": Choice((0.0005, 0.001, 0.002)), "weight_decay": Choice((0.0, 0.01))}
+SPACE = {"learning_rate": Choice((0.001, 0.002, 0.004)), "weight_decay": Choice((0.0, 0.01))}
 TEACHER_SPACE = {"global_strength": Choice((0.1, 0.3, 1.0)), "local_strength": Choice((0.1, 0.3, 1.0))}
 
 #: Rows of the published ablation beside the two students: which layers the global term has, and whether there is a
@@ -141,7 +139,7 @@ class CCMD:
     baselines: tuple[Literal["mean", "composition", "ecfp_forest"], ...] = ("mean", "composition", "ecfp_forest")
     """Rows that need no training: the mean label, ridge on counts of elements, fingerprints in a random forest."""
 
-    learning_rate: float = 0.001
+    learning_rate: float = 0.003
     """Peak of AdamW's."""
     weight_decay: float = 0.0
     """Of AdamW."""
@@ -149,7 +147,7 @@ class CCMD:
     """Of what attention and MLPs add."""
     batch_size: int = 128
     """Molecules."""
-    epochs: int = 60
+    epochs: int = 40
     """Of students."""
     teacher_epochs: int = 0
     """Of the teacher; 0 takes those of the students."""
@@ -193,19 +191,20 @@ def run(config: CCMD, console: Console) -> Path:
         return out
 
     data, teacher, student = prepare(config, molecules, targets, console)
-    begin = None if config.start is None else _start(config.start, student)
+    begin = None if config.start is None else weights_of_run(config.start, student.make)
     run_dir = RunDirectory(out, settings, resume=config.resume)
     for seed, split in enumerate(splits):
         save_molecule_split(split, molecules, run_dir.path / f"split-{seed}.json")
     common = {name: getattr(config, name) for name in ("learning_rate", "weight_decay", "dropout")}
 
-    def train_rows(seed: int, settings: list[dict[str, Any]], title: str) -> Trained:
+    def train_rows(seed: int, settings: list[dict[str, Any]], title: str, members: int = 1) -> Trained:
         """Students of a seed, one a setting, taught by its teacher."""
         rows = splits[seed].train
         params = one_run(teacher_of(seed).params, 0)
         states = teacher_states(data, teacher, params, rows[data.geometry.placed[rows]])
         stacked = stacked_settings([loss_settings(config, each, n_atom) for each in settings])
-        return train_students(data, student, stacked, splits[seed], seed, states, console, start=begin, title=title)
+        options: dict[str, Any] = {"members": members, "start": begin, "title": title}
+        return train_students(data, student, stacked, splits[seed], seed, states, console, **options)
 
     def teacher_of(seed: int) -> Trained:
         fit = partial(train_teacher, data, teacher, common, splits[seed], seed, console)
@@ -216,7 +215,7 @@ def run(config: CCMD, console: Console) -> Path:
     members = [chosen[row] for row in rows for _ in range(config.ensemble)]
     teachers = [teacher_of(seed) for seed in range(config.seeds)]
     students = [
-        saved(run_dir, f"students-{seed}", student, partial(train_rows, seed, members, "students"))
+        saved(run_dir, f"students-{seed}", student, partial(train_rows, seed, members, "students", config.ensemble))
         for seed in range(config.seeds)
     ]
     write_molecule_run(
@@ -226,22 +225,23 @@ def run(config: CCMD, console: Console) -> Path:
         teachers=teachers,
         students=students,
         members=config.ensemble,
+        embedding=last_states(data, student, one_run(students[0].params, config.ensemble)),
         chosen=chosen,
         labels=_labels(config, rows),
         baselines=config.baselines,
         describe={
             "recipe": "ccmd",
             "protocol": "The epoch is chosen by validation and tested once; students see no coordinates",
-            "teacher": {"name": f"{_NAMES[config.teacher]} in 3D", "geometry": data.geometry.source},
-            "student": {"name": f"{_NAMES[config.student]} in 2D", "width": config.width, "layers": config.layers},
+            "teacher": {"name": f"{NAMES[config.teacher]} in 3D", "geometry": data.geometry.source},
+            "student": {"name": f"{NAMES[config.student]} in 2D", "width": config.width, "layers": config.layers},
             "split": _split_name(config),
         },
         cost={
-            "teacher_parameters": _parameters(teacher.make),
+            "teacher_parameters": n_parameters(teacher.make),
             "teacher_ms_per_item": milliseconds_per_molecule(
                 data, teacher, one_run(teachers[0].params, 0), three_d=True
             ),
-            "student_parameters": _parameters(student.make, lambda model: model.student),
+            "student_parameters": n_parameters(student.make, lambda model: model.student),
             "student_ms_per_item": milliseconds_per_molecule(
                 data, student, one_run(students[0].params, 0), three_d=False
             ),
@@ -252,7 +252,42 @@ def run(config: CCMD, console: Console) -> Path:
     return out
 
 
-_NAMES = {"transformer": "Transformer", "gine": "GINE", "schnet": "SchNet"}
+def prepare(
+    config: CCMD, molecules: Molecules, targets: Targets, console: Console
+) -> tuple[MoleculeData, Network, Network]:
+    """What all seeds read, the teacher and the student."""
+    geometry = find_geometry(molecules, config.conformers, config.n_conformers, 0, console)
+    graphs = molecules.graphs()
+    flat = config.student == "gine"
+    paths = None if flat else shortest_paths(graphs, bond_kinds(graphs.edges["fields"]))
+    batch_size = min(config.batch_size, len(graphs))
+    # On little data, compiling another shape takes longer than it saves.
+    shapes = min(4, 1 + len(molecules) // 1000)
+    data = MoleculeData(
+        molecules=molecules,
+        targets=targets,
+        geometry=geometry,
+        nodes={} if flat else {"bonds": bond_counts(graphs)},
+        pairs={} if paths is None else {"path": paths.kind},
+        row_budgets=similar_budgets(graphs.n_node, graphs.n_edge, batch_size, most=shapes),
+        flat=flat,
+        batch_size=batch_size,
+        by_composition=config.offset == "composition",
+    )
+    sizes = Sizes(config.width, config.layers, config.heads, targets.labels.shape[1])
+    drops = config.dropout > 0
+    teacher = Network(
+        make_teacher(config.teacher, sizes),
+        config.teacher_epochs or config.epochs,
+        with_dropout=drops and config.teacher == "transformer",
+    )
+    student = Network(
+        make_student(config.student, sizes, paths, mapped=config.projection == "linear"),
+        config.epochs,
+        config.distance,
+        with_dropout=drops or any(word.startswith("dropout") for word in config.sweep),
+    )
+    return data, teacher, student
 
 
 def _chosen(
@@ -329,99 +364,10 @@ def _splits(config: CCMD, molecules: Molecules) -> list[Split]:
     return [given[seed % len(given)] for seed in range(config.seeds)]
 
 
-def prepare(
-    config: CCMD, molecules: Molecules, targets: Targets, console: Console
-) -> tuple[MoleculeData, Network, Network]:
-    """What all seeds read, the teacher and the student."""
-    geometry = find_geometry(molecules, config.conformers, config.n_conformers, 0, console)
-    graphs = molecules.graphs()
-    flat = config.student == "gine"
-    paths = None if flat else shortest_paths(graphs, bond_kinds(graphs.edges["fields"]))
-    batch_size = min(config.batch_size, len(graphs))
-    # On little data, compiling another shape takes longer than it saves.
-    shapes = min(4, 1 + len(molecules) // 1000)
-    data = MoleculeData(
-        molecules=molecules,
-        targets=targets,
-        geometry=geometry,
-        nodes={} if flat else {"bonds": bond_counts(graphs)},
-        pairs={} if paths is None else {"path": paths.kind},
-        row_budgets=similar_budgets(graphs.n_node, graphs.n_edge, batch_size, most=shapes),
-        flat=flat,
-        batch_size=batch_size,
-        by_composition=config.offset == "composition",
-    )
-    return data, _teacher(config, targets), _student(config, targets, paths)
-
-
-def _teacher(config: CCMD, targets: Targets) -> Network:
-    n_task = targets.labels.shape[1]
-
-    def make(key):
-        rngs = nnx.Rngs(params=key)
-        if config.teacher == "schnet":
-            return SchNet(_ATOM_SIZES[0], config.width, config.layers, n_task, rngs=rngs)
-        relations = DistanceRelations(_ATOM_SIZES[0], config.heads, rngs=rngs)
-        return MoleculeTransformer(
-            _ATOM_SIZES, config.width, config.layers, config.heads, n_task, relations=relations, rngs=rngs
-        )
-
-    drops = config.dropout > 0 and config.teacher == "transformer"
-    return Network(make, config.teacher_epochs or config.epochs, with_dropout=drops)
-
-
-def _student(config: CCMD, targets: Targets, paths: Paths | None) -> Network:
-    n_task = targets.labels.shape[1]
-
-    def student(rngs: nnx.Rngs) -> nnx.Module:
-        if paths is None:
-            return GINE(_ATOM_SIZES, _BOND_SIZES, config.width, config.layers, n_task, rngs=rngs)
-        relations = PathRelations(paths, config.heads, n_bond_kinds=int(np.prod(_BOND_SIZES)), rngs=rngs)
-        return MoleculeTransformer(
-            _ATOM_SIZES,
-            config.width,
-            config.layers,
-            config.heads,
-            n_task,
-            relations=relations,
-            bond_sizes=_BOND_SIZES,
-            rngs=rngs,
-        )
-
-    def make(key):
-        rngs = nnx.Rngs(params=key)
-        n_map = config.layers if config.projection == "linear" else 0
-        return DistilledMolecules(student(rngs), config.width, config.width, n_map, rngs=rngs)
-
-    drops = config.dropout > 0 or any(word.startswith("dropout") for word in config.sweep)
-    return Network(make, config.epochs, config.distance, with_dropout=drops)
-
-
-def _start(folder: Path, student: Network) -> Any:
-    """Weights of the distilled student of a finished run's first seed; the output layer's are drawn anew.
-
-    Raises:
-      CheckpointError: there is no such run, or its students are of another shape.
-    """
-    kept = load_tree(folder / "checkpoints" / "students-0")
-    fresh = nnx.split(student.make(jax.random.key(0)), nnx.Param, ...)[1:]
-    new = leaves_by_name(fresh)
-    # The first row is the student alone, the second the distilled one, each with as many members.
-    members = read_json(folder / "config.json")["ensemble"]
-    old = {name: leaf[members] for name, leaf in kept["params"].items()}
-    outputs = {name: leaf for name, leaf in new.items() if "head" in name}
-    return from_leaves({**{name: old[name] for name in old if name in new}, **outputs}, fresh)
-
-
-def _parameters(make: Callable[[Array], nnx.Module], part: Callable[[Any], nnx.Module] = lambda model: model) -> int:
-    model = part(nnx.eval_shape(lambda: make(jax.random.key(0))))
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-
-
 def _labels(config: CCMD, rows: list[str]) -> dict[str, str]:
-    kind = f"{_NAMES[config.student]} 2D"
+    kind = f"{NAMES[config.student]} 2D"
     names = {
-        "teacher": f"{_NAMES[config.teacher]}, 3D at test",
+        "teacher": f"{NAMES[config.teacher]}, 3D at test",
         "student_alone": f"{kind} alone",
         "student_distilled": f"{kind} distilled",
         **{name: f"{kind} {what}" for name, what in ABLATION.items()},

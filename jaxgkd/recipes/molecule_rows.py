@@ -167,6 +167,7 @@ def train_students(
     taught: Mapping[str, np.ndarray],
     console: Console,
     *,
+    members: int = 1,
     start: Tree = None,
     title: str = "students",
 ) -> Trained:
@@ -175,10 +176,11 @@ def train_students(
     Args:
       data: of all seeds.
       network: student and maps, see `DistilledMolecules`.
-      settings: name → [runs, ...].
-      split: of the seed; seed: of weights and batches, the same for all runs.
+      settings: name → [runs, ...], those of the members of an ensemble one after another.
+      split: of the seed; seed: of weights and batches.
       taught: what `teacher_states` gave.
       console: for progress.
+      members: of every ensemble; the first members of all have the same first weights, and so have the second.
       start: weights to start from instead, of one run.
       title: what the progress is called.
     """
@@ -205,6 +207,7 @@ def train_students(
         network.epochs,
         f"{title}, seed {seed}",
         console,
+        members,
     )
 
 
@@ -237,6 +240,23 @@ def saved(run_dir: RunDirectory, name: str, network: Network, compute: Callable[
 def one_run(params: Tree, run: int) -> Tree:
     """The weights of one of several runs."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf[run]), params)
+
+
+def last_states(data: MoleculeData, network: Network, params: Tree) -> np.ndarray:
+    """A student's states of all molecules after its last layer, [n, d].
+
+    Args:
+      data: of all seeds.
+      network: the student; params: of one run.
+    """
+    states_of = _last_state_of(network)
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    graphs = _graphs(data, None)
+    for batch in _in_the_plane(data, graphs, 0, np.arange(len(graphs)), False)(0):
+        index = np.asarray(batch.index)
+        found.append((index[index >= 0], np.asarray(states_of(params, batch))[index >= 0]))
+    index = np.concatenate([rows for rows, _ in found])
+    return np.concatenate([states for _, states in found])[np.argsort(index)]
 
 
 def milliseconds_per_molecule(data: MoleculeData, network: Network, params: Tree, *, three_d: bool) -> float:
@@ -274,6 +294,7 @@ def _train(
     epochs: int,
     title: str,
     console: Console,
+    members: int = 1,
 ) -> Trained:
     begun = time.perf_counter()
     n_run, n = len(next(iter(settings.values()))), len(data.molecules)
@@ -291,7 +312,7 @@ def _train(
     with progress_bar(console, title, epochs) as tick:
         fitted = fit_batches(
             problem,
-            jnp.stack([jax.random.key(seed)] * n_run),
+            jnp.stack([jax.random.fold_in(jax.random.key(seed), run % members) for run in range(n_run)]),
             {name: jnp.asarray(value, jnp.float32) for name, value in settings.items()},
             train,
             n_batch=sum(1 for _ in train(0)),
@@ -364,6 +385,12 @@ def _states_of(network: Network) -> Callable[[Tree, RowBatch], tuple[Array, Arra
         return jnp.stack(states.atoms[1:], axis=2), jnp.stack(states.molecules[1:], axis=1)
 
     return states_of
+
+
+@lru_cache(maxsize=4)
+def _last_state_of(network: Network) -> Callable[[Tree, Any], Array]:
+    graphdef = nnx.split(nnx.eval_shape(lambda: network.make(jax.random.key(0))), nnx.Param, ...)[0]
+    return jax.jit(lambda params, batch: nnx.merge(graphdef, *params)(batch).molecules[-1])
 
 
 def stacked_settings(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

@@ -27,6 +27,7 @@ def write_molecule_run(
     teachers: Sequence[Trained],
     students: Sequence[Trained],
     members: int,
+    embedding: np.ndarray,
     chosen: Mapping[str, Mapping[str, Any]],
     labels: Mapping[str, str],
     baselines: Sequence[str],
@@ -41,6 +42,7 @@ def write_molecule_run(
       data, splits: what was learned from, a split a seed.
       teachers: of every seed; students: of every seed, the members of the first row first.
       members: students of a row and seed, whose predictions are averaged.
+      embedding: [n, d] states of all molecules, of the first seed's distilled student.
       chosen: row of students → its settings; labels: row → its name for people.
       baselines: rows that are computed here.
       describe: ``recipe``, ``protocol``, ``teacher``, ``student`` and ``split`` of the summary.
@@ -77,6 +79,7 @@ def write_molecule_run(
             "labels": targets.labels,
             "split": part,
             "size": molecules.n_atom,
+            "embedding": embedding.astype(np.float16),
             **{f"pred/{name}": values.astype(np.float32) for name, values in answers.items()},
             **({f"std/{name}": values.astype(np.float32) for name, values in spread.items()} if members > 1 else {}),
         },

@@ -9,10 +9,9 @@ import numpy as np
 from jaxgkd.data.molecules import Molecules, TaskKind
 from jaxgkd.data.splits import Split
 from jaxgkd.errors import ConfigError
-from jaxgkd.training.metrics import area_under_roc, mean_absolute_error, root_mean_squared_error
+from jaxgkd.training.metrics import mean_over_columns
 
 Metric = Literal["mae", "rmse", "auroc"]
-_METRICS = {"mae": mean_absolute_error, "rmse": root_mean_squared_error, "auroc": area_under_roc}
 _METRICS_OF: dict[TaskKind, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classification": ("auroc",)}
 
 
@@ -84,13 +83,8 @@ class Targets:
           predictions: [n, t]; NaN where there is none, which leaves the molecule out.
           rows: of the molecules that are scored.
         """
-        found = []
-        for task in range(self.labels.shape[1]):
-            labels, values = self.labels[rows, task], predictions[rows, task]
-            known = ~np.isnan(labels) & ~np.isnan(values)
-            found.append(_METRICS[self.metric](values, labels, known))
-        values = [value for value in found if value is not None and np.isfinite(value)]
-        return float(np.mean(values)) if values else float("nan")
+        labels, values = self.labels[rows], predictions[rows]
+        return mean_over_columns(self.metric, values, labels, ~np.isnan(labels) & ~np.isnan(values))
 
     def check(self, splits: Sequence[Split]) -> None:
         """Raises ConfigError where a part of a split has no label, or not both classes, of any task."""

@@ -1,0 +1,107 @@
+"""The networks of a recipe over molecules: teachers that see coordinates, students that see bonds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from jaxgkd.data.atom_fields import ATOM_FIELDS, BOND_FIELDS
+from jaxgkd.graphs import Paths
+from jaxgkd.nn.gine import GINE
+from jaxgkd.nn.molecule_problem import DistilledMolecules, Make
+from jaxgkd.nn.molecule_relations import DistanceRelations, PathRelations
+from jaxgkd.nn.molecule_transformer import MoleculeTransformer
+from jaxgkd.nn.schnet import SchNet
+from jaxgkd.training.checkpoint import from_leaves, leaves_by_name, load_tree
+from jaxgkd.training.run_dir import read_json
+
+TeacherKind = Literal["transformer", "schnet"]
+StudentKind = Literal["transformer", "gine"]
+NAMES = {"transformer": "Transformer", "gine": "GINE", "schnet": "SchNet"}
+_ATOM_SIZES, _BOND_SIZES = tuple(ATOM_FIELDS.values()), tuple(BOND_FIELDS.values())
+
+
+class Sizes(NamedTuple):
+    """What teacher and student have in common: width of all states, layers, heads of attention, and tasks."""
+
+    width: int
+    layers: int
+    heads: int
+    tasks: int
+
+
+def make_teacher(kind: TeacherKind, sizes: Sizes) -> Make:
+    """A function from a key to a network over `RowBatch`es with coordinates."""
+
+    def make(key: Array) -> nnx.Module:
+        rngs = nnx.Rngs(params=key)
+        if kind == "schnet":
+            return SchNet(_ATOM_SIZES[0], sizes.width, sizes.layers, sizes.tasks, rngs=rngs)
+        relations = DistanceRelations(_ATOM_SIZES[0], sizes.heads, rngs=rngs)
+        return MoleculeTransformer(
+            _ATOM_SIZES, sizes.width, sizes.layers, sizes.heads, sizes.tasks, relations=relations, rngs=rngs
+        )
+
+    return make
+
+
+def make_student(kind: StudentKind, sizes: Sizes, paths: Paths | None, *, mapped: bool) -> Make:
+    """A function from a key to a student, `DistilledMolecules`.
+
+    Args:
+      kind: "transformer" over `RowBatch`es, or "gine" over flat ones.
+      sizes: of all layers.
+      paths: what joins the pairs of atoms, which the transformer needs.
+      mapped: whether a linear map lies between its states and the teacher's.
+    """
+
+    def student(rngs: nnx.Rngs) -> nnx.Module:
+        if kind == "gine":
+            return GINE(_ATOM_SIZES, _BOND_SIZES, sizes.width, sizes.layers, sizes.tasks, rngs=rngs)
+        assert paths is not None
+        return MoleculeTransformer(
+            _ATOM_SIZES,
+            sizes.width,
+            sizes.layers,
+            sizes.heads,
+            sizes.tasks,
+            relations=PathRelations(paths, sizes.heads, n_bond_kinds=int(np.prod(_BOND_SIZES)), rngs=rngs),
+            bond_sizes=_BOND_SIZES,
+            rngs=rngs,
+        )
+
+    def make(key: Array) -> nnx.Module:
+        rngs = nnx.Rngs(params=key)
+        return DistilledMolecules(student(rngs), sizes.width, sizes.width, sizes.layers if mapped else 0, rngs=rngs)
+
+    return make
+
+
+def weights_of_run(folder: Path, make: Make) -> Any:
+    """Weights of the distilled student of a finished run's first seed, to start from; those of the outputs are new.
+
+    Args:
+      folder: of the run.
+      make: of the student that is to start from them.
+
+    Raises:
+      CheckpointError: there is no such run, or its students are of another shape.
+    """
+    kept = load_tree(folder / "checkpoints" / "students-0")
+    fresh = nnx.split(make(jax.random.key(0)), nnx.Param, ...)[1:]
+    new = leaves_by_name(fresh)
+    # The first row is the student alone, the second the distilled one, each with as many members.
+    members = read_json(folder / "config.json")["ensemble"]
+    old = {name: leaf[members] for name, leaf in kept["params"].items()}
+    outputs = {name: leaf for name, leaf in new.items() if "head" in name}
+    return from_leaves({**{name: old[name] for name in old if name in new}, **outputs}, fresh)
+
+
+def n_parameters(make: Make, part: Callable[[Any], nnx.Module] = lambda model: model) -> int:
+    """Weights of a network, or of a part of it, without computing them."""
+    model = part(nnx.eval_shape(lambda: make(jax.random.key(0))))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
