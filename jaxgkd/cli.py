@@ -123,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> None:
     from jaxgkd.report import console_table, write_report
     from jaxgkd.training.compilation import use_compilation_cache
+    from jaxgkd.training.memory import keep_freed_memory
     from jaxgkd.training.run_dir import read_json
 
     name = _word("jaxgkd run", RECIPES, arguments)
@@ -130,6 +131,7 @@ def _run(arguments: list[str]) -> None:
     recipe = import_module(f"jaxgkd.recipes.{name}")
     config = tyro.cli(getattr(recipe, RECIPES[name]), prog=f"jaxgkd run {name}", args=arguments[1:])
     use_compilation_cache()
+    keep_freed_memory()
     console = Console()
     folder = recipe.run(config, console)
     page = write_report(folder)
@@ -141,6 +143,7 @@ def _extract(arguments: list[str]) -> None:
     from jaxgkd.data import registry
     from jaxgkd.teachers.hops import TextEncoder, hop_features
     from jaxgkd.training.compilation import use_compilation_cache
+    from jaxgkd.training.memory import keep_freed_memory
 
     config = tyro.cli(Extract, prog="jaxgkd extract", args=arguments)
     for field, least in (("hops", 0), ("max_tokens", 1)):
@@ -148,6 +151,7 @@ def _extract(arguments: list[str]) -> None:
             flag = f"--{field.replace('_', '-')}"
             raise ConfigError(f"the value is {getattr(config, field)}", field=flag, mend=f"give {least} or more")
     use_compilation_cache()
+    keep_freed_memory()
     console = Console()
     graph = registry.load(config.data, recipe="lingugkd", **registry.column_options(config.text_columns, config.label))
     features = hop_features(
