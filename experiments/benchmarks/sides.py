@@ -2,7 +2,8 @@
 
 A *side* is a function that takes the case (a dict of sizes) and gives a function without arguments that does the work
 once and waits for it. Sides are built and warmed up first, by a run of the work or of its attribute ``warm`` where a
-shorter one is enough; then they take turns, so that whatever else the machine does falls on all of them alike.
+shorter one is enough; then they take turns, so that whatever else the machine does falls on all of them alike. Every
+side, ours and others', keeps the memory it frees (``jaxgkd.training.memory``), as runs of jaxgkd do.
 """
 
 import json
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from jaxgkd.training.memory import keep_freed_memory
 
 Side = Callable[[dict], Callable[[], object]]
 
@@ -54,6 +57,7 @@ def take_turns(sides: dict[str, Side], case: dict, *, repetitions: int) -> dict[
 
 
 def _serve(side: Side, case: dict, pipe) -> None:
+    keep_freed_memory()
     work = side(case)
     getattr(work, "warm", work)()
     pipe.send(0.0)
