@@ -1,4 +1,7 @@
-"""Write the tables of this folder's README from ``results/*.json``: python experiments/ccmd/tables.py"""
+"""Write the tables of this folder's README, and of the project's, from ``results/*.json``.
+
+python experiments/ccmd/tables.py
+"""
 
 import json
 from pathlib import Path
@@ -85,13 +88,31 @@ def slopes() -> list[str]:
     return [*lines, ""]
 
 
-def main() -> None:
-    found = runs()
-    lines = ["", *(line for name, summary in found for line in rows_of(name, summary)), *costs(found), *slopes()]
-    page = HERE / "README.md"
+def short_lines(found: list[tuple[str, dict]]) -> list[str]:
+    """The table of the project's README."""
+    table = ["| data | test metric | teacher, 3D at test | alone | distilled | p |", "|---|---|--:|--:|--:|--:|"]
+    for _, summary in found:
+        results = summary["results"]
+        cells = [shown(results[row]["test"]) for row in ("teacher", "student_alone", "student_distilled")]
+        unit = f", {summary['unit']}" if "unit" in summary else ""
+        data = f"{summary['data']['name']}, {summary['data']['split']}"
+        p = summary["difference"]["p_value"]
+        table.append(f"| {data} | {summary['metric']}{unit} | {' | '.join(cells)} | {p:.2g} |")
+    return ["", *table, ""]
+
+
+def write_between(page: Path, lines: list[str]) -> None:
+    """Replace what stands between the two marks of a page."""
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     page.write_text("\n".join([before + BEGIN, *lines, END]) + after)
+
+
+def main() -> None:
+    found = runs()
+    tables = ["", *(line for name, summary in found for line in rows_of(name, summary)), *costs(found), *slopes()]
+    write_between(HERE / "README.md", tables)
+    write_between(HERE.parents[1] / "README.md", short_lines(found))
 
 
 if __name__ == "__main__":

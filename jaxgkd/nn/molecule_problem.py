@@ -130,7 +130,7 @@ def molecule_problem(
         of_molecules, of_atoms = alignments(states, parts, distance, settings["power"])
         global_term = jnp.sum(settings["global"] * of_molecules)
         local_term = settings["local"] * jnp.sum(of_atoms)
-        logs = {"loss/task": task, "loss/global": global_term, "loss/local": local_term}
+        logs = {"loss/task": task, "loss/global": jnp.sum(of_molecules), "loss/local": jnp.sum(of_atoms)}
         return task + global_term + local_term, logs
 
     def outputs(params, batch):

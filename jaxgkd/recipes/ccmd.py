@@ -370,7 +370,7 @@ def _labels(config: CCMD, rows: list[str]) -> dict[str, str]:
         "teacher": f"{NAMES[config.teacher]}, 3D at test",
         "student_alone": f"{kind} alone",
         "student_distilled": f"{kind} distilled",
-        **{name: f"{kind} {what}" for name, what in ABLATION.items()},
+        **ABLATION,
     }
     return {name: names[name] for name in ("teacher", *rows)}
 
