@@ -72,11 +72,19 @@ ABLATION = {
 LARGE = 1e9
 RANGES = {
     **dict.fromkeys(
-        ("seeds", "n_conformers", "width", "layers", "heads", "batch_size", "epochs", "search", "search_seeds"),
+        ("seeds", "n_conformers", "width", "layers", "heads", "epochs", "search", "search_seeds"),
         (1, LARGE),
     ),
     **dict.fromkeys(
-        ("learning_rate", "weight_decay", "global_strength", "local_strength", "coordinate_power", "max_atoms"),
+        (
+            "learning_rate",
+            "weight_decay",
+            "global_strength",
+            "local_strength",
+            "coordinate_power",
+            "max_atoms",
+            "batch_size",
+        ),
         (0, LARGE),
     ),
     "dropout": (0, 0.99),
@@ -145,8 +153,8 @@ class CCMD:
     """Of AdamW."""
     dropout: float = 0.0
     """Of what attention and MLPs add."""
-    batch_size: int = 128
-    """Molecules."""
+    batch_size: int = 0
+    """Molecules; 0 takes 128, and less where that would leave an epoch fewer than 32 steps, but at least 16."""
     epochs: int = 40
     """Of students."""
     teacher_epochs: int = 0
@@ -260,7 +268,7 @@ def prepare(
     graphs = molecules.graphs()
     flat = config.student == "gine"
     paths = None if flat else shortest_paths(graphs, bond_kinds(graphs.edges["fields"]))
-    batch_size = min(config.batch_size, len(graphs))
+    batch_size = min(config.batch_size or min(128, max(16, len(graphs) // 40)), len(graphs))
     # On little data, compiling another shape takes longer than it saves.
     shapes = min(4, 1 + len(molecules) // 1000)
     data = MoleculeData(
