@@ -73,7 +73,7 @@ class DataCheck:
     """Read data as a run would, and count what is in it."""
 
     path: tyro.conf.Positional[str]
-    """A folder of nodes and edges, a file of molecules, or the name of a data set."""
+    """Nodes and edges in a folder, a file of molecules, or the name of a data set."""
     recipe: Literal["lingugkd", "ccmd"] = "lingugkd"
     """Recipe it is for: text graphs for lingugkd, molecules for ccmd."""
     text_columns: tuple[str, ...] = ()

@@ -1,3 +1,6 @@
+import dataclasses
+import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -34,13 +37,14 @@ def test_without_a_command_all_are_listed(words, capsys):
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["run", "--help"], ("lingugkd",)),
+        (["run", "--help"], ("lingugkd", "ccmd")),
+        (["run", "ccmd", "--help"], ("--data", "--conformers", "--coordinate-power", "--splits-file", "--ensemble")),
         (["run", "lingugkd", "--help"], RUN_FLAGS),
         (["extract", "--help"], ("--data", "--teacher", "--hops", "--max-tokens", "--out")),
         (["report", "--help"], ("Folders of finished runs",)),
         (["data", "--help"], ("list", "check")),
         (["data", "list", "--help"], ()),
-        (["data", "check", "--help"], ("name of a data set", "--text-columns", "--label")),
+        (["data", "check", "--help"], ("file of molecules", "--recipe", "--text-columns", "--label")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -51,14 +55,11 @@ def test_every_command_explains_its_flags(words, wanted, capsys):
         assert each in shown
 
 
-def test_every_flag_of_the_recipe_has_a_sentence_of_help():
-    import dataclasses
-    import inspect
-
-    from jaxgkd.recipes.lingugkd import LinguGKD
-
-    lines = [line.strip() for line in inspect.getsource(LinguGKD).splitlines()]
-    for field in dataclasses.fields(LinguGKD):
+@pytest.mark.parametrize(("recipe", "flags"), cli.RECIPES.items())
+def test_every_flag_of_a_recipe_has_a_sentence_of_help(recipe, flags):
+    recipe = getattr(importlib.import_module(f"jaxgkd.recipes.{recipe}"), flags)
+    lines = [line.strip() for line in inspect.getsource(recipe).splitlines()]
+    for field in dataclasses.fields(recipe):
         i = next(i for i, line in enumerate(lines) if line.startswith(f"{field.name}:"))
         assert lines[i + 1].startswith('"""'), field.name
 
