@@ -196,7 +196,7 @@ def table(found: dict[str, Any]) -> list[str]:
         "with adapters merged into it, on the drawn classes": "merged_on_other_classes",
     }
     case, made = found["case"], found["environment"]
-    used = ", ".join(f"{package} {made['versions'][package]}" for package in ("jax", "flax", "tokenizers", "numpy"))
+    used = ", ".join(f"{package} {made['versions'][package]}" for package in ("jax", "flax", "transformers", "numpy"))
     return [
         "| model | class written, % | class scored highest, % |",
         "|---|--:|--:|",
@@ -212,13 +212,14 @@ def table(found: dict[str, Any]) -> list[str]:
         f"{found['largest_score_difference']:.1e} nats. "
         f"Tuning took {found['seconds']['tuning']:.0f} s, adapters {found['seconds']['adapters']:.0f} s.",
         "",
-        f"{found['date']}, {made['processors']} processors, {made['platform']}; {used}.",
+        f"{found['date']}, {made['processors']} processors; {used}.",
     ]
 
 
 def main() -> None:
     keep_freed_memory()
-    found = run(CASE) | {"date": time.strftime("%Y-%m-%d"), "environment": environment()}
+    made = {name: value for name, value in environment().items() if name in ("processors", "versions")}
+    found = run(CASE) | {"date": time.strftime("%Y-%m-%d"), "environment": made}
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "learning.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     readme = HERE / "README.md"
