@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxgkd: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
-        print(f"jaxgkd: {error}; lower --learning-rate or raise --temperature.", file=sys.stderr)
+        print(f"jaxgkd: {error}; lower --learning-rate, or the weights of what the teacher adds.", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of a pipe, such as head, has seen enough; Python would complain once more when it flushes.

@@ -1,6 +1,6 @@
 """How the gradients of the global and the local term grow with a molecule's size, of one molecule at a time.
 
-    python experiments/ccmd/gradient_norms.py runs/ccmd/lipo
+    python experiments/ccmd/gradient_norms.py runs/ccmd/qm7
 
 The run's teacher and distilled student of seed 0, trained and with fresh weights. The local term is the sum over the N
 atoms times N^-p, so its gradient at p = 1 (mean) and p = 2 (size) is that of the sum times N^-1 and N^-2: the slopes
@@ -118,7 +118,8 @@ def main() -> None:
     }
     rows = chosen_molecules(data, np.arange(len(molecules)))
     size = molecules.n_atom[rows].astype(float)
-    result = {"data": molecules.name, "command": f"gradient_norms.py {folder.name}", "molecules": len(rows)}
+    command = f"python experiments/ccmd/gradient_norms.py runs/ccmd/{folder.name}"
+    result = {"data": molecules.name, "command": command, "molecules": len(rows)}
     result |= {"atoms": [int(size.min()), int(size.max())], "size": size.tolist()}
     for name, (params, teacher_params) in pairs.items():
         global_norm, local_norm = norms(data, student, teacher, params, teacher_params, rows)

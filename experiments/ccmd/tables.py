@@ -77,7 +77,7 @@ def slopes() -> list[str]:
     low, high = result["atoms"]
     lines = [
         f"Slopes of log gradient norm over log size, {result['molecules']} molecules of {low} to {high} atoms "
-        f"({result['data']}), with 95 % intervals:",
+        f"({result['data']}), with 95 % intervals. `{result['command']}`",
         "",
         "| | " + " | ".join(names.values()) + " |",
         "|---|" + "--:|" * len(names),
