@@ -44,7 +44,7 @@ from jaxgkd.teachers.hops import (
     milliseconds_per_node,
 )
 from jaxgkd.teachers.instruct import InstructSettings
-from jaxgkd.teachers.text_classifier import TuneSettings
+from jaxgkd.teachers.text_tuning import TuneSettings
 from jaxgkd.teachers.zero_shot import zero_shot_probabilities
 from jaxgkd.training.run_dir import RunDirectory, check_folder
 from jaxgkd.training.search import Choice, read_sweep

@@ -20,7 +20,7 @@ from jaxgkd.recipes.node_splits import NodeSplits
 from jaxgkd.teachers.heads import HeadEnsemble, HeadOutput, HeadSettings, fit_heads
 from jaxgkd.teachers.hops import HopFeatures, TextEncoder, hop_prompts, leading_directions
 from jaxgkd.teachers.instruct import InstructSettings, instruct_on_splits
-from jaxgkd.teachers.text_classifier import TuneSettings
+from jaxgkd.teachers.text_tuning import TuneSettings
 from jaxgkd.teachers.tune import tune_on_splits
 from jaxgkd.training.checkpoint import load_tree, save_tree
 from jaxgkd.training.compilation import cache_folder

@@ -23,7 +23,8 @@ from jaxgkd.language import Encoder
 from jaxgkd.teachers.extract import tokenizer_hash
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.prompts import prompt_hash
-from jaxgkd.teachers.text_classifier import TuneSettings, fit_classifier, untouched_features
+from jaxgkd.teachers.text_classifier import fit_classifier
+from jaxgkd.teachers.text_tuning import TuneSettings, untouched_features
 from jaxgkd.teachers.token_states import TokenStates, token_states, upper_part
 from jaxgkd.training.checkpoint import load_tree, save_tree
 from jaxgkd.training.compilation import cache_folder
@@ -297,7 +298,7 @@ def _tune(
     features, probabilities, reports = [], [], []
     for k in range(settings.folds):
         seen = train & (folds != k)
-        classifier = fit_classifier(
+        classifier, report = fit_classifier(
             texts.states,
             texts.upper,
             texts.features,
@@ -313,7 +314,7 @@ def _tune(
         features.append(of_rows[tokens.rows])
         probabilities.append(np.asarray(jax.nn.softmax(logits))[tokens.rows])
         absent = n_classes - len(np.unique(labels[seen]))
-        reports.append({**classifier.report, "n_labels": int(seen.sum()), "n_absent_classes": absent})
+        reports.append({**report, "n_labels": int(seen.sum()), "n_absent_classes": absent})
     return TunedOutput(
         features=described(np.stack(features), folds),
         log_probs=np.log(np.maximum(described(np.stack(probabilities), folds), 1e-9)),

@@ -9,7 +9,7 @@ from jaxgkd import language
 from jaxgkd.errors import CheckpointError, ConfigError, DataError
 from jaxgkd.teachers import tune
 from jaxgkd.teachers.hops import TextEncoder
-from jaxgkd.teachers.text_classifier import TuneSettings
+from jaxgkd.teachers.text_tuning import TuneSettings
 from jaxgkd.teachers.tune import deal_folds, tune_encoder, tune_on_splits
 
 N = 200
