@@ -1,4 +1,4 @@
-"""``jaxgkd run | extract | report | data``: flags come from the dataclasses below and from the recipes' own.
+"""``jaxgkd run | extract | describe | report | data``: flags come from the dataclasses below and from the recipes' own.
 
 An error is one sentence on stderr and exit code 2. What a command needs is imported when it is called, so that
 ``jaxgkd --help`` answers at once.
@@ -18,12 +18,13 @@ from rich.console import Console
 from jaxgkd.errors import ConfigError, JaxgkdError
 
 #: Recipe → the dataclass of its flags.
-RECIPES = {"lingugkd": "LinguGKD", "ccmd": "CCMD"}
+RECIPES = {"lingugkd": "LinguGKD", "gallon": "GALLON", "ccmd": "CCMD"}
 
 USAGE = """usage: jaxgkd COMMAND …
 
-  jaxgkd run RECIPE      distil a teacher into a student and report the result; RECIPE is lingugkd or ccmd
+  jaxgkd run RECIPE      distil a teacher into a student and report the result; RECIPE is lingugkd, gallon or ccmd
   jaxgkd extract         ask a language model about every node of a text graph, and keep what it says
+  jaxgkd describe        ask a language model, or a template, to describe every molecule of a data set
   jaxgkd report RUN…     write a run's report again, or compare several runs in one table
   jaxgkd data list       data sets that --data knows by name
   jaxgkd data check PATH read data as a run would, and count what is in it
@@ -64,8 +65,8 @@ class Extract:
 class DataList:
     """List the data sets that --data knows by name."""
 
-    recipe: Literal["lingugkd", "ccmd"] = "lingugkd"
-    """Recipe they are for: text graphs for lingugkd, molecules for ccmd."""
+    recipe: Literal["lingugkd", "gallon", "ccmd"] = "lingugkd"
+    """Recipe they are for: text graphs for lingugkd, molecules for the others."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class DataCheck:
 
     path: tyro.conf.Positional[str]
     """Nodes and edges in a folder, a file of molecules, or the name of a data set."""
-    recipe: Literal["lingugkd", "ccmd"] = "lingugkd"
-    """Recipe it is for: text graphs for lingugkd, molecules for ccmd."""
+    recipe: Literal["lingugkd", "gallon", "ccmd"] = "lingugkd"
+    """Recipe it is for: text graphs for lingugkd, molecules for the others."""
     text_columns: tuple[str, ...] = ()
     """Columns to read as text; by default title, abstract, text, name and keywords."""
     label: tuple[str, ...] = ()
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], None]] = {
         "run": _run,
         "extract": _extract,
+        "describe": _describe,
         "report": _report,
         "data": _data,
     }
@@ -169,6 +171,15 @@ def _extract(arguments: list[str]) -> None:
     console.print(f"store: {features.folder}", soft_wrap=True, highlight=False)
 
 
+def _describe(arguments: list[str]) -> None:
+    from jaxgkd.describe_command import Describe, run
+
+    report = run(tyro.cli(Describe, prog="jaxgkd describe", args=arguments), Console())
+    if report is not None and report.failed:
+        what = f"{len(report.failed)} molecules stayed without an answer"
+        raise ConfigError(what, mend="run the same command again, which asks for these alone")
+
+
 def _report(arguments: list[str]) -> None:
     from jaxgkd.report import compare_table, write_report
 
@@ -192,7 +203,7 @@ def _data(arguments: list[str]) -> None:
         for name in registry.names(config.recipe):
             print(name)
         return
-    facts = _facts_of_molecules(config) if config.recipe == "ccmd" else _facts_of_graph(config)
+    facts = _facts_of_graph(config) if config.recipe == "lingugkd" else _facts_of_molecules(config)
     for key, value in facts.items():
         if key == "notes":
             value = "; ".join(value) or "none"
@@ -218,7 +229,7 @@ def _facts_of_molecules(config: DataCheck) -> dict[str, Any]:
     from jaxgkd.data import registry
     from jaxgkd.recipes.molecule_summary import describe_molecules
 
-    molecules = registry.load(config.path, recipe="ccmd", **({"labels": config.label} if config.label else {}))
+    molecules = registry.load(config.path, recipe=config.recipe, **({"labels": config.label} if config.label else {}))
     for problem in molecules.problems:
         what = "kept without coordinates" if problem.kept else "left out"
         print(f"row {problem.row}: {problem.reason} ({what})")
