@@ -138,6 +138,24 @@ def save_molecule_split(split: Split, molecules: Molecules, path: str | PathLike
     write_whole(Path(path), (json.dumps(content) + "\n").encode())
 
 
+def splits_of_seeds(
+    molecules: Molecules, kind: MoleculeSplitKind, seeds: int, file: str | PathLike[str] | None = None
+) -> list[Split]:
+    """One split for each of the seeds 0, 1, …: drawn, or those of a file, which holds one for all or one a seed.
+
+    Raises:
+      DataError: the file cannot be used.
+      ConfigError: it holds another number of splits.
+    """
+    if file is None:
+        return [make_molecule_split(molecules, kind, seed=seed) for seed in range(seeds)]
+    given = read_splits_file(file, molecules)
+    if len(given) not in (1, seeds):
+        what = f"the file holds {len(given)} splits for {seeds} seeds"
+        raise ConfigError(what, file=file, mend="give one split, one a seed, or set --seeds")
+    return [given[seed % len(given)] for seed in range(seeds)]
+
+
 def read_splits_file(path: str | PathLike[str], molecules: Molecules) -> list[Split]:
     """The splits of a JSON file: one that `save_molecule_split` wrote, or one or a list of others.
 

@@ -1,6 +1,7 @@
 """Molecules that come inside RDKit's own package, so that a first run needs no download.
 
 - `load_chembl_activities`: 1,017 inhibitors of one series with measured activities, in two dimensions.
+- `load_nci`: 5,000 compounds without labels.
 - `load_egfr`: 365 ligands of a kinase in three dimensions, with a target that depends on their geometry.
 """
 
@@ -73,8 +74,23 @@ def load_egfr(*, hydrogens: Hydrogens = "implicit", workers: int | None = None, 
     return load_molecules(table, sdf=sdf, labels=("plane_of_best_fit",), name="egfr", **options)
 
 
-def _file(name: str) -> Path:
-    path = Path(RDConfig.RDContribDir) / name
+def load_nci(*, hydrogens: Hydrogens = "implicit", workers: int | None = None, root: Path | None = None) -> Molecules:
+    """The first 5,000 compounds of the open collection of the National Cancer Institute, without labels.
+
+    Args:
+      hydrogens, workers, root: see ``load_molecules``.
+
+    Raises:
+      DataError: this RDKit comes without the file.
+    """
+    smiles = _file("NCI/first_5K.smi", Path(RDConfig.RDDataDir))
+    rows = lambda: (tuple(reversed(line.split()[:2])) for line in smiles.read_text().splitlines() if line)  # noqa: E731
+    table = _table("nci", ("id", "smiles"), rows, root)
+    return load_molecules(table, labels=(), hydrogens=hydrogens, name="nci", workers=workers, root=root)
+
+
+def _file(name: str, folder: Path | None = None) -> Path:
+    path = Path(folder or RDConfig.RDContribDir) / name
     if not path.is_file():
         raise DataError("is not part of this RDKit", file=path, mend="install rdkit from its wheel, or give other data")
     return path

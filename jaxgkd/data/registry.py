@@ -40,6 +40,18 @@ class _Source:
     found: Callable[[Path], set[str]] = lambda folder: {path.name for path in folder.iterdir() if path.is_dir()}
 
 
+def _molecules(default: str) -> _Source:
+    return _Source(
+        default=default,
+        embedded={"egfr": load_egfr, "chembl2321810": load_chembl_activities},
+        subfolder="molecules",
+        known=tuple(KNOWN),
+        read=load_molecule_set,
+        find=find_molecule_file,
+        found=molecule_names,
+    )
+
+
 _SOURCES = {
     "lingugkd": _Source(
         default="scipy-docs",
@@ -48,15 +60,8 @@ _SOURCES = {
         known=("cora", "wikispeedia", "pubmed_graph"),
         read=load_text_graph,
     ),
-    "ccmd": _Source(
-        default="egfr",
-        embedded={"egfr": load_egfr, "chembl2321810": load_chembl_activities},
-        subfolder="molecules",
-        known=tuple(KNOWN),
-        read=load_molecule_set,
-        find=find_molecule_file,
-        found=molecule_names,
-    ),
+    "ccmd": _molecules(default="egfr"),
+    "gallon": _molecules(default="chembl2321810"),
 }
 
 
@@ -87,7 +92,7 @@ def load(name_or_path: str | os.PathLike[str] | None = None, *, recipe: str, **o
 
     Args:
       name_or_path: None gives the recipe's default.
-      recipe: for lingugkd, a ``TextGraph``; for ccmd, ``Molecules``.
+      recipe: for lingugkd, a ``TextGraph``; for ccmd and gallon, ``Molecules``.
       **options: passed on to the reader of files and folders; embedded data sets take none.
 
     Raises:

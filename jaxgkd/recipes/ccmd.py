@@ -23,13 +23,13 @@ import numpy as np
 from rich.console import Console
 
 from jaxgkd.data import registry
-from jaxgkd.data.molecule_splits import make_molecule_split, read_splits_file, save_molecule_split
+from jaxgkd.data.molecule_splits import MoleculeSplitKind, save_molecule_split, splits_of_seeds
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.splits import Split
 from jaxgkd.errors import ConfigError
 from jaxgkd.graphs import shortest_paths
 from jaxgkd.graphs.size_classes import similar_budgets
 from jaxgkd.nn.molecule_relations import bond_counts, bond_kinds
+from jaxgkd.recipes.ccmd_summary import metric_lines, summary_rows
 from jaxgkd.recipes.molecule_geometry import find_geometry
 from jaxgkd.recipes.molecule_networks import (
     NAMES,
@@ -111,7 +111,7 @@ class CCMD:
     """Whether hydrogens are atoms of the graphs; by default where the coordinates come in an SD file."""
     max_atoms: int = 0
     """Molecules with more atoms are left out and listed; 0 keeps all."""
-    split: Literal["random", "scaffold", "scaffold-chiral", "scaffold-balanced", "stratified"] = "random"
+    split: MoleculeSplitKind = "random"
     """80/10/10 drawn from the seed, or by scaffold."""
     splits_file: Path | None = None
     """JSON file with the splits to use instead: one for all seeds, or one a seed."""
@@ -191,7 +191,7 @@ def run(config: CCMD, console: Console) -> Path:
     n_atom = molecules.n_atom
     console.print(f"{molecules.name}: {len(molecules):,} molecules of {n_atom.min()} to {n_atom.max()} atoms")
     targets = Targets.of(molecules, None if config.metric == "auto" else config.metric)
-    splits = _splits(config, molecules)
+    splits = splits_of_seeds(molecules, config.split, config.seeds, config.splits_file)
     targets.check(splits)
     out = config.out or Path("runs") / f"ccmd-{molecules.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     settings = _identity(config, molecules)
@@ -226,17 +226,23 @@ def run(config: CCMD, console: Console) -> Path:
         saved(run_dir, f"students-{seed}", student, partial(train_rows, seed, members, "students", config.ensemble))
         for seed in range(config.seeds)
     ]
+    cost: dict[str, float | None] = {
+        "teacher_parameters": n_parameters(teacher.make),
+        "teacher_ms_per_item": milliseconds_per_molecule(data, teacher, one_run(teachers[0].params, 0), three_d=True),
+        "student_parameters": n_parameters(student.make, lambda model: model.student),
+        "student_ms_per_item": milliseconds_per_molecule(data, student, one_run(students[0].params, 0), three_d=False),
+        "extract_seconds": None,
+        "train_seconds": sum(one.seconds for one in (*teachers, *students)),
+    }
     write_molecule_run(
         run_dir,
-        data=data,
+        molecules=molecules,
+        targets=targets,
         splits=splits,
-        teachers=teachers,
-        students=students,
-        members=config.ensemble,
-        embedding=last_states(data, student, one_run(students[0].params, config.ensemble)),
-        chosen=chosen,
-        labels=_labels(config, rows),
+        rows=summary_rows(teachers, students, config.ensemble, chosen, _labels(config, rows), cost),
         baselines=config.baselines,
+        lines=metric_lines(rows, config.ensemble, teachers, students),
+        embedding=last_states(data, student, one_run(students[0].params, config.ensemble)),
         describe={
             "recipe": "ccmd",
             "protocol": "The epoch is chosen by validation and tested once; students see no coordinates",
@@ -244,17 +250,7 @@ def run(config: CCMD, console: Console) -> Path:
             "student": {"name": f"{NAMES[config.student]} in 2D", "width": config.width, "layers": config.layers},
             "split": _split_name(config),
         },
-        cost={
-            "teacher_parameters": n_parameters(teacher.make),
-            "teacher_ms_per_item": milliseconds_per_molecule(
-                data, teacher, one_run(teachers[0].params, 0), three_d=True
-            ),
-            "student_parameters": n_parameters(student.make, lambda model: model.student),
-            "student_ms_per_item": milliseconds_per_molecule(
-                data, student, one_run(students[0].params, 0), three_d=False
-            ),
-            "extract_seconds": None,
-        },
+        cost=cost,
         notes=[*molecules.notes, *data.geometry.notes, f"The run took {time.perf_counter() - started:.0f} s in all"],
     )
     return out
@@ -360,16 +356,6 @@ def load(config: CCMD) -> Molecules:
     if config.task != "auto":
         options["kinds"] = (config.task,) * max(1, len(config.label))
     return registry.load(config.data, recipe="ccmd", **options)
-
-
-def _splits(config: CCMD, molecules: Molecules) -> list[Split]:
-    if config.splits_file is None:
-        return [make_molecule_split(molecules, config.split, seed=seed) for seed in range(config.seeds)]
-    given = read_splits_file(config.splits_file, molecules)
-    if len(given) not in (1, config.seeds):
-        what = f"the file holds {len(given)} splits for {config.seeds} seeds"
-        raise ConfigError(what, file=config.splits_file, mend="give one split, one a seed, or set --seeds")
-    return [given[seed % len(given)] for seed in range(config.seeds)]
 
 
 def _labels(config: CCMD, rows: list[str]) -> dict[str, str]:

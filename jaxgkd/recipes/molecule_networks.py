@@ -1,6 +1,7 @@
 """The networks of a recipe over molecules: teachers that see coordinates, students that see bonds."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from jax import Array
 from jaxgkd.data.atom_fields import ATOM_FIELDS, BOND_FIELDS
 from jaxgkd.graphs import Paths
 from jaxgkd.nn.gine import GINE
+from jaxgkd.nn.molecule_gcn import MoleculeGCN
 from jaxgkd.nn.molecule_problem import DistilledMolecules, Make
 from jaxgkd.nn.molecule_relations import DistanceRelations, PathRelations
 from jaxgkd.nn.molecule_transformer import MoleculeTransformer
@@ -21,6 +23,7 @@ from jaxgkd.training.run_dir import read_json
 
 TeacherKind = Literal["transformer", "schnet"]
 StudentKind = Literal["transformer", "gine"]
+GraphTeacher = Literal["gine", "gcn"]
 NAMES = {"transformer": "Transformer", "gine": "GINE", "schnet": "SchNet"}
 _ATOM_SIZES, _BOND_SIZES = tuple(ATOM_FIELDS.values()), tuple(BOND_FIELDS.values())
 
@@ -77,6 +80,19 @@ def make_student(kind: StudentKind, sizes: Sizes, paths: Paths | None, *, mapped
     def make(key: Array) -> nnx.Module:
         rngs = nnx.Rngs(params=key)
         return DistilledMolecules(student(rngs), sizes.width, sizes.width, sizes.layers if mapped else 0, rngs=rngs)
+
+    return make
+
+
+@lru_cache(maxsize=8)
+def make_graph_teacher(kind: GraphTeacher, width: int, layers: int, tasks: int) -> Make:
+    """A function from a key to a network over flat batches; the same one for the same arguments."""
+
+    def make(key: Array) -> nnx.Module:
+        rngs = nnx.Rngs(params=key)
+        if kind == "gcn":
+            return MoleculeGCN(_ATOM_SIZES, width, layers, tasks, rngs=rngs)
+        return GINE(_ATOM_SIZES, _BOND_SIZES, width, layers, tasks, rngs=rngs)
 
     return make
 

@@ -11,6 +11,7 @@ from jaxgkd.training.metrics import (
     cross_entropy,
     mean_absolute_error,
     mean_over_columns,
+    mean_over_traced_columns,
     root_mean_squared_error,
 )
 
@@ -106,3 +107,18 @@ def test_the_mean_over_columns_leaves_out_those_without_a_value():
     assert mean_over_columns("auroc", predictions, labels, known) == 0.5
     assert mean_over_columns("mae", predictions, labels, known) == pytest.approx((1.5 / 3 + 1.0 / 3 + 0.9) / 3)
     assert np.isnan(mean_over_columns("auroc", predictions, labels, known & False))
+
+
+@pytest.mark.parametrize("metric", ["mae", "rmse", "auroc"])
+def test_traced_columns_are_those_of_numpy_with_the_better_ones_higher(metric):
+    random = np.random.default_rng(0)
+    predictions = np.round(random.normal(size=(40, 4)), 1).astype(np.float32)  # rounded, so that some are tied
+    labels = random.integers(0, 2, (40, 4)).astype(np.float32)
+    where = random.random((40, 4)) < 0.7
+    where[:, 2] = False
+    labels[:, 3] = 1.0
+    sign = 1.0 if metric == "auroc" else -1.0
+    wanted = sign * mean_over_columns(metric, predictions, labels, where)
+    got = jax.jit(mean_over_traced_columns, static_argnums=0)(metric, predictions, labels, where)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    assert np.isnan(mean_over_traced_columns(metric, predictions, labels, np.zeros_like(where)))

@@ -1,0 +1,70 @@
+"""The runs of the GALLON tables: a name and the flags of ``jaxgkd run gallon`` that make it.
+
+    python experiments/gallon/rows.py                  # every run, one after another, some two hours on two cores
+    python experiments/gallon/rows.py --only bbbp      # some of them
+    python experiments/gallon/rows.py --list           # the commands, without running them
+
+A run that is finished is not run again, one that was interrupted goes on; what a teacher said is kept and read again by
+the runs that differ in their students. Summaries are copied to ``results/``, which ``tables.py`` turns into the README.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from jaxgkd import cli
+
+HERE = Path(__file__).parent
+BITS = ["--student", "fingerprint"]
+FIXED = ["--split", "scaffold-chiral"]
+TEXTS = ["--descriptions", "$JAXGKD_DATA/molecules/clintox_descriptions.jsonl.gz"]
+
+ROWS: dict[str, list[str]] = {
+    "default": [],
+    "bbbp": ["--data", "bbbp"],
+    "clintox": ["--data", "clintox", *TEXTS],
+    "clintox-template": ["--data", "clintox"],
+    "esol": ["--data", "esol"],
+    "lipo": ["--data", "lipo"],
+    "tox21": ["--data", "tox21"],
+    "bbbp-bits": ["--data", "bbbp", *BITS],
+    "clintox-bits": ["--data", "clintox", *TEXTS, *BITS],
+    "esol-bits": ["--data", "esol", *BITS],
+    "lipo-bits": ["--data", "lipo", *BITS],
+    "tox21-bits": ["--data", "tox21", *BITS],
+    "bbbp-drawings": ["--data", "bbbp", "--teachers", "gnn", "lm", "drawing", "--modalities"],
+    "bbbp-no-unlabelled": ["--data", "bbbp", "--unlabelled", "none"],
+    "esol-no-unlabelled": ["--data", "esol", "--unlabelled", "none"],
+    "bbbp-fixed": ["--data", "bbbp", *FIXED],
+    "clintox-fixed": ["--data", "clintox", *TEXTS, *FIXED],
+    "esol-fixed": ["--data", "esol", *FIXED],
+    "lipo-fixed": ["--data", "lipo", *FIXED],
+    "tox21-fixed": ["--data", "tox21", *FIXED],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=ROWS, default=list(ROWS), help="runs to make")
+    parser.add_argument("--out", type=Path, default=Path("runs/gallon"), help="where the run folders go")
+    parser.add_argument("--list", action="store_true", help="print the commands and stop")
+    arguments = parser.parse_args()
+    for name in arguments.only:
+        command = ["jaxgkd", "run", "gallon", *ROWS[name]]
+        print(f"# {name}\n{' '.join(command)}", flush=True)
+        if arguments.list:
+            continue
+        folder = arguments.out / name
+        # The summary names the command that makes the run, not this script.
+        sys.argv = command
+        flags = [os.path.expandvars(word) for word in command[1:]]
+        code = cli.main([*flags, "--out", str(folder), "--resume"])
+        if code:
+            raise SystemExit(code)
+        shutil.copyfile(folder / "summary.json", HERE / "results" / f"{name}.json")
+
+
+if __name__ == "__main__":
+    main()

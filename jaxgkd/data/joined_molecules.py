@@ -1,0 +1,90 @@
+"""Labelled molecules followed by others without labels, which teachers can speak of and students learn from."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+from rdkit import rdBase
+
+from jaxgkd.data.molecule_descriptions import canonical_keys
+from jaxgkd.data.molecules import Molecules
+from jaxgkd.data.processes import map_chunks
+from jaxgkd.errors import ConfigError
+
+_CHUNK = 512
+
+
+def joined_molecules(labelled: Molecules, others: Molecules, most: int | None = None) -> Molecules:
+    """All of ``labelled``, at their places, then those of ``others`` that are not among them or each other.
+
+    The others have no labels and no coordinates. None of them is any molecule of ``labelled``, whatever its part of a
+    split: a student that met the molecules it is tested on, even without labels, would be tested on something else.
+
+    Args:
+      labelled: n molecules.
+      others: from another source, with hydrogens treated alike.
+      most: of the others that are taken, in their order; None for all.
+
+    Raises:
+      ConfigError: hydrogens are atoms of the one and not of the other.
+    """
+    if labelled.hydrogens != others.hydrogens:
+        what = f"hydrogens are {labelled.hydrogens} in {labelled.name} and {others.hydrogens} in {others.name}"
+        raise ConfigError(what, field="hydrogens", mend="read both alike")
+    known = set(_keys(labelled))
+    rows = []
+    for i, key in enumerate(_keys(others)):
+        if key not in known:
+            known.add(key)
+            rows.append(i)
+    rows = np.array(rows[:most], np.int64)
+    atoms, edges, letters = (
+        _ranges(start, rows) for start in (others.atom_start, others.edge_start, others._smiles_start)
+    )
+    join = lambda first, second: np.concatenate([np.asarray(first), np.asarray(second)])  # noqa: E731
+    grow = lambda first, second: join(first, first[-1] + np.cumsum(np.diff(second)[rows]))  # noqa: E731
+    blank = lambda array, value: np.full((len(atoms), *array.shape[1:]), value, array.dtype)  # noqa: E731
+    taken = others.structure_sha256 + hashlib.sha256(rows.tobytes()).hexdigest()
+    digest = lambda text: hashlib.sha256((text + taken + rdBase.rdkitVersion).encode()).hexdigest()  # noqa: E731
+    missing = np.full((len(rows), labelled.labels.shape[1]), np.nan)
+    return replace(
+        labelled,
+        atoms=join(labelled.atoms, others.atoms[atoms]),
+        atom_start=grow(labelled.atom_start, others.atom_start),
+        senders=join(labelled.senders, others.senders[edges]),
+        receivers=join(labelled.receivers, others.receivers[edges]),
+        edges=join(labelled.edges, others.edges[edges]),
+        edge_start=grow(labelled.edge_start, others.edge_start),
+        coordinates=None
+        if labelled.coordinates is None
+        else join(labelled.coordinates, blank(labelled.coordinates, 0)),
+        placed=join(labelled.placed, np.zeros(len(rows), bool)),
+        labels=join(labelled.labels, missing),
+        n_record=labelled.n_record + len(rows),
+        rows=join(labelled.rows, others.rows[rows]),
+        record=join(labelled.record, labelled.n_record + np.arange(len(rows))),
+        repeats=join(labelled.repeats, np.full(len(rows), -1)),
+        sha256=digest(labelled.sha256),
+        structure_sha256=digest(labelled.structure_sha256),
+        notes=(*labelled.notes, f"{len(rows):,} molecules of {others.name} are taught without labels"),
+        _smiles=join(labelled._smiles, others._smiles[letters]),
+        _smiles_start=grow(labelled._smiles_start, others._smiles_start),
+        # -1 says that a SMILES is as it was given, its atoms in the order of the graph.
+        _smiles_atoms=None
+        if labelled._smiles_atoms is None
+        else join(labelled._smiles_atoms, blank(labelled._smiles_atoms, -1)),
+    )
+
+
+def _keys(molecules: Molecules) -> list[str]:
+    """The canonical SMILES of every molecule."""
+    n = len(molecules)
+    chunks = ([molecules.smiles(i) for i in range(at, min(at + _CHUNK, n))] for at in range(0, n, _CHUNK))
+    return [key for found in map_chunks(canonical_keys, chunks) for key, _ in found]
+
+
+def _ranges(start: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """All positions ``start[i]`` to ``start[i + 1] - 1`` of the rows i, one after another."""
+    start = np.asarray(start, np.int64)
+    sizes = start[rows + 1] - start[rows]
+    return np.repeat(start[rows] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())

@@ -1,0 +1,74 @@
+"""What teachers and students of a ``gallon`` run weigh, and what they cost a molecule, measured in one process."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgkd.graphs import Batches
+from jaxgkd.nn.molecule_problem import Make, molecule_problem
+from jaxgkd.recipes.gallon_students import Class, Graduates
+from jaxgkd.recipes.gallon_teachers import DRAWING_SIZE, Lesson, drawing_maker, drawing_problem
+from jaxgkd.recipes.gallon_texts import Prompts, milliseconds_per_prompt
+from jaxgkd.recipes.molecule_networks import n_parameters
+from jaxgkd.teachers.hops import TextEncoder
+
+_TIMED = 128
+
+
+def teacher_costs(
+    teachers: Sequence[str],
+    encoder: TextEncoder | None,
+    prompts: Mapping[str, Prompts],
+    max_tokens: int,
+    make_gnn: Make | None,
+    lesson: Lesson,
+) -> dict[str, dict[str, float]]:
+    """Parameters and ms per molecule of every teacher, all its folds together.
+
+    Args:
+      teachers: their names.
+      encoder: the language model; prompts: name of a teacher → what it read; max_tokens: of a prompt.
+      make_gnn: from a key to the graph teacher.
+      lesson: of any seed.
+    """
+    n_task, kind = lesson.targets.labels.shape[1], lesson.targets.kind
+    rows = np.arange(min(_TIMED, len(lesson.molecules)))
+    costs: dict[str, dict[str, float]] = {}
+    for name in teachers:
+        if name == "gnn":
+            assert make_gnn is not None
+            problem = molecule_problem(make_gnn, kind)
+            batch: Any = Batches(lesson.molecules.graphs(), len(rows), rows=rows, shuffle=False).batch(0, 0)
+            parameters = n_parameters(make_gnn)
+        elif name == "drawing":
+            problem, _ = drawing_problem(DRAWING_SIZE, n_task, kind)
+            batch = {"drawings": np.zeros((len(rows), DRAWING_SIZE, DRAWING_SIZE), np.uint8)}
+            parameters = n_parameters(drawing_maker(DRAWING_SIZE, n_task))
+        else:
+            assert encoder is not None
+            parameters = encoder.model.n_parameters + (encoder.model.width + 1) * n_task
+            milliseconds = milliseconds_per_prompt(encoder, prompts[name].texts, max_tokens)
+            costs[name] = {"parameters": lesson.folds * parameters, "ms_per_item": lesson.folds * milliseconds}
+            continue
+        params, forward = problem.init(jax.random.key(0)), jax.jit(problem.outputs)
+        milliseconds = _median(lambda: forward(params, batch)) / len(rows)  # noqa: B023
+        costs[name] = {"parameters": lesson.folds * parameters, "ms_per_item": lesson.folds * milliseconds}
+    return costs
+
+
+def milliseconds_of_students(students: Class, graduates: Graduates) -> float:
+    """One forward pass of the first row's student over all molecules, divided by their number."""
+    return _median(students.predictor(graduates.params)) / len(students.molecules)
+
+
+def _median(forward: Callable[[], Any]) -> float:
+    """Milliseconds of a call, the median of ten after a first one that compiles."""
+    times = []
+    for _ in range(11):
+        begun = time.perf_counter()
+        jax.block_until_ready(forward())
+        times.append(time.perf_counter() - begun)
+    return 1e3 * float(np.median(times[1:]))

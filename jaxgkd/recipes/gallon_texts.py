@@ -1,0 +1,90 @@
+"""What a language model reads about molecules: their SMILES, a description, a list of bonds, or some of these."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxgkd.data.molecule_descriptions import Missing, read_descriptions
+from jaxgkd.data.molecule_texts import all_templates, structure_sentences
+from jaxgkd.data.molecules import Molecules
+from jaxgkd.teachers.hops import TextEncoder
+
+Part = Literal["smiles", "description", "structure"]
+_TIMED = 32
+
+
+class Prompts(NamedTuple):
+    """One prompt a molecule.
+
+    Fields:
+      texts: [n]; descriptions: [n] what was written of each, "" where nothing was.
+      whole: [n] whether the prompt has the parts it should have.
+      source: who wrote the descriptions; "template" for RDKit's, None where no prompt has one.
+      notes: counted facts that a report repeats.
+    """
+
+    texts: list[str]
+    descriptions: list[str]
+    whole: np.ndarray
+    source: str | None
+    notes: tuple[str, ...]
+
+
+def make_prompts(
+    molecules: Molecules, parts: Sequence[Part], descriptions: Path | None = None, missing: Missing = "smiles"
+) -> Prompts:
+    """Put the parts of every molecule's prompt together, in their order, each on lines of its own.
+
+    Args:
+      molecules: n of them.
+      parts: what a prompt holds.
+      descriptions: file with one JSON object a line; None for descriptions by template.
+      missing: what becomes of molecules that the file does not describe, see `read_descriptions`.
+
+    Raises:
+      DataError: the file cannot be used.
+    """
+    n = len(molecules)
+    written, source, notes = [""] * n, None, ()
+    if "description" in parts and descriptions is not None:
+        found = read_descriptions(descriptions, molecules, missing=missing)
+        written, source, notes = found.texts, found.source, found.notes
+    elif "description" in parts:
+        written, source = all_templates(molecules), "template"
+    pieces = {
+        "smiles": lambda i: molecules.smiles(i),
+        "description": lambda i: written[i],
+        "structure": lambda i: structure_sentences(molecules.rdkit_molecule(i)),
+    }
+    # Nothing but a missing description leaves a prompt empty; the molecule itself is all there is to say then.
+    texts = ["\n".join(filter(None, (pieces[part](i) for part in parts))) or molecules.smiles(i) for i in range(n)]
+    whole = np.array([bool(text) for text in written]) if "description" in parts else np.ones(n, bool)
+    return Prompts(texts, written, whole, source, notes)
+
+
+def milliseconds_per_prompt(encoder: TextEncoder, texts: Sequence[str], max_tokens: int) -> float:
+    """What the whole language model costs a molecule: median of three passes over 32 prompts, compiled before.
+
+    Args:
+      encoder: the language model.
+      texts: of which 32, evenly spread, are read at their own lengths.
+      max_tokens: of a prompt.
+    """
+    graphdef, state = nnx.split(encoder.model)
+    options = {"layers": (encoder.model.n_layers,), "pooling": encoder.pooling}
+    pooled = jax.jit(lambda state, *batch: nnx.merge(graphdef, state).pooled_states(*batch, **options))
+    rows: list[int] = np.unique(np.linspace(0, len(texts) - 1, _TIMED).astype(int)).tolist()
+    batch = encoder.tokenizer.batch([texts[i] for i in rows], max_tokens=max_tokens)
+    inputs = jnp.asarray(batch.input_ids), jnp.asarray(batch.attention_mask)
+    times = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        jax.block_until_ready(pooled(state, *inputs))
+        times.append(time.perf_counter() - begun)
+    return 1e3 * float(np.median(times[1:])) / len(rows)

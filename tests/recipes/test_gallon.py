@@ -1,0 +1,204 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from jaxgkd import cli
+from jaxgkd.data.molecule_texts import templates
+from jaxgkd.recipes.gallon_config import GALLON, rows_of, settings_of
+from jaxgkd.training.summary import check_summary
+
+CHAINS = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("", "O", "N", "=O", "C(=O)O", "c1ccccc1")]
+SMALL = {
+    "seeds": 2,
+    "split": "random",
+    "epochs": 20,
+    "gnn_epochs": 1,
+    "gnn_width": 8,
+    "gnn_layers": 1,
+    "lm_epochs": 1,
+    "max_tokens": 24,
+    "search": 2,
+    "width": 8,
+    "unlabelled": "none",
+    "lm_reads_atoms": False,
+}
+ROWS = ["student_alone", "student_distilled", "student_gnn", "student_lm"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(own_cache):
+    return own_cache
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Forty-eight molecules with a number and two tasks of classes, some of whose labels are missing."""
+    folder = tmp_path_factory.mktemp("data")
+    with open(folder / "chains.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["smiles", "size", "oxygen", "ring"])
+        for i, smiles in enumerate(CHAINS):
+            writer.writerow([smiles, len(smiles) + 0.1 * (i % 3), int("O" in smiles), "" if i % 5 == 0 else i % 2])
+    return folder / "chains.csv"
+
+
+@pytest.fixture(scope="module")
+def run(bert_folder):
+    """The exit code of a run on the command line; flags and changed settings come last."""
+
+    def run(data, out, *flags, **changed) -> int:
+        words = ["run", "gallon", "--data", str(data), "--out", str(out), "--lm", str(bert_folder)]
+        for name, value in (SMALL | changed).items():
+            flag = f"--{name.replace('_', '-')}"
+            words += [flag.replace("--lm-reads", "--no-lm-reads")] if value is False else [flag, str(value)]
+        return cli.main([*words, *flags])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(run, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert run(data, out, "--label", "size", "--baselines", "mean") == 0
+    return out
+
+
+def summary_of(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    check_summary(summary, folder / "summary.json")
+    return summary
+
+
+def test_a_run_scores_every_row_and_writes_its_report(first):
+    summary = summary_of(first)
+    assert set(summary["results"]) == {"teacher", "gnn", *ROWS, "mean"}
+    assert summary["metric"] == "rmse" and not summary["higher_is_better"]
+    arrays = np.load(first / "predictions.npz")
+    for row in ("teacher", "gnn", *ROWS):
+        for seed in (0, 1):
+            test = arrays["split"][seed] == 3
+            error = arrays[f"pred/{row}"][seed, test, 0] - arrays["labels"][test, 0]
+            np.testing.assert_allclose(
+                np.sqrt(np.square(error).mean()), summary["results"][row]["test"][seed], rtol=1e-5
+            )
+    assert (first / "report.md").is_file() and list((first / "figures").glob("*.png"))
+    lines = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
+    assert {line["row"] for line in lines} == set(ROWS) and {line["epoch"] for line in lines} == {10, 20}
+    page = (first / "examples.md").read_text()
+    assert "template" in page and len(list((first / "examples").glob("*.png"))) == page.count("![")
+
+
+def test_a_finished_run_is_reported_and_another_is_not_written_over(first, run, data, capsys):
+    assert run(data, first, "--label", "size", "--baselines", "mean", "--resume") == 0
+    assert run(data, first, "--label", "size", "--baselines", "mean") == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_labels_of_what_is_tested_play_no_part(first, run, data, tmp_path):
+    """With other labels there, whoever learned says the same of every molecule."""
+    before = np.load(first / "predictions.npz")
+    rows = [line.split(",") for line in data.read_text().split()]
+    for i in np.flatnonzero(before["split"][0] == 3):
+        rows[i + 1][1] = str(100 + i)
+    with open(tmp_path / "chains.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    assert run(tmp_path / "chains.csv", tmp_path / "run", "--label", "size", "--baselines", "mean", seeds=1) == 0
+    after = np.load(tmp_path / "run" / "predictions.npz")
+    np.testing.assert_array_equal(before["split"][0], after["split"][0])
+    # One seed has other settings to choose from its own validation: the teachers are what both runs share.
+    for row in ("teacher", "gnn", "mean"):
+        np.testing.assert_array_equal(before[f"pred/{row}"][0], after[f"pred/{row}"][0])
+
+
+def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecules(run, data, tmp_path):
+    others = tmp_path / "others.csv"
+    others.write_text("smiles\n" + "\n".join(f"{'C' * n}Cl" for n in range(1, 9)) + "\n")
+    flags = ["--label", "oxygen", "ring", "--teachers", "gnn", "lm", "drawing", "--student", "fingerprint"]
+    flags += ["--baselines", "mean", "--unlabelled", str(others), "--folds", "2", "--lm-reads-atoms", "--modalities"]
+    assert run(data, tmp_path / "run", *flags, seeds=1) == 0
+    summary = summary_of(tmp_path / "run")
+    modalities = {"lm_smiles", "lm_description", "lm_structure"}
+    wanted = {"teacher", "gnn", "drawing", *ROWS, "student_drawing", "student_all", "mean"}
+    assert set(summary["results"]) == wanted | modalities | {f"student_{name}" for name in modalities}
+    assert summary["metric"] == "auroc" and summary["data"]["tasks"] == ["oxygen", "ring"]
+    assert summary["data"]["molecules"] == len(CHAINS)
+    assert any("8 molecules of others" in note for note in summary["notes"])
+    assert np.load(tmp_path / "run" / "predictions.npz")["pred/student_distilled"].shape == (1, len(CHAINS), 2)
+
+
+def test_descriptions_from_a_file(run, data, tmp_path, capsys):
+    lines = [
+        {"smiles": text, "text": said, "model": "somebody"}
+        for text, said in zip(CHAINS, templates(CHAINS), strict=True)
+    ]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines[:-2]))
+    flags = ("--label", "size", "--baselines", "mean", "--descriptions", str(file))
+    assert run(data, tmp_path / "error", *flags, "--missing", "error") == 2
+    message = capsys.readouterr().err
+    assert "2" in message and "texts.jsonl" in message and not (tmp_path / "error").exists()
+    assert run(data, tmp_path / "run", *flags, seeds=1) == 0
+    summary = summary_of(tmp_path / "run")
+    assert summary["teacher"]["descriptions"] == "somebody"
+    assert any("2 of 48 molecules without a description" in note for note in summary["notes"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--label", "size", "--teachers", "gnn", "gnn"], "'--teachers'"),
+        (["--label", "size", "--parts"], "'--parts'"),
+        (["--label", "size", "--epochs", "5"], "'--epochs'"),
+        (["--label", "size", "--teachers", "gnn", "--modalities"], "add lm to --teachers"),
+        (["--label", "size", "--search", "8", "--sweep", "nothing=1"], "names no setting"),
+        (["--label", "size", "--sweep", "lr=0.1"], "drawn or swept"),
+        (["--label", "size", "oxygen"], "some labels are classes and others are numbers"),
+        (["--label", "size", "--unlabelled", "nowhere.csv"], "nowhere.csv"),
+        (["--label", "size", "--descriptions", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(run, data, tmp_path, capsys, flags, message):
+    assert run(data, tmp_path / "run", *flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("jaxgkd: ") and error.count("\n") == 1 and message in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_without_smiles_and_labels_of_one_class(run, tmp_path, capsys):
+    (tmp_path / "bare.csv").write_text("name,y\na,1\nb,2\n")
+    assert run(tmp_path / "bare.csv", tmp_path / "run") == 2
+    assert "smiles" in capsys.readouterr().err
+    (tmp_path / "constant.csv").write_text("smiles,y\n" + "".join(f"{smiles},1\n" for smiles in CHAINS))
+    assert run(tmp_path / "constant.csv", tmp_path / "run", "--task", "classification") == 2
+    assert "both classes" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_rows_try_as_many_settings_and_only_their_own_teachers():
+    config = GALLON(teachers=("gnn", "lm", "drawing"), search=8)
+    rows = rows_of(config)
+    assert rows["student_alone"] == () and rows["student_distilled"] == ("gnn", "lm")
+    assert rows["student_all"] == ("gnn", "lm", "drawing") and rows["student_drawing"] == ("drawing",)
+    tries = {row: settings_of(config, names, ["gnn", "lm", "drawing"]) for row, names in rows.items()}
+    assert {len(settings) for settings in tries.values()} == {8}
+    for name in ("learning_rate", "dropout", "weight_decay"):
+        # Later draws may differ: a row that has fewer settings to draw meets the same ones again sooner.
+        drawn = {tuple(each[name] for each in settings[:4]) for settings in tries.values()}
+        assert len(drawn) == 1
+    for row, names in rows.items():
+        heard = np.array([each["labels"] for each in tries[row]])
+        assert ((heard > 0) == [name in names for name in ("gnn", "lm", "drawing")]).all()
+        assert not np.array([each["states"] for each in tries[row]])[:, heard[0] == 0].any()
+
+
+def test_a_sweep_tries_all_combinations():
+    config = GALLON(sweep=("lr=0.1,0.2", "gnn-strength=1,10"))
+    settings = settings_of(config, ("gnn",), ["gnn", "lm"])
+    assert [(each["learning_rate"], *each["labels"]) for each in settings] == [
+        (0.1, 1.0, 0.0),
+        (0.1, 10.0, 0.0),
+        (0.2, 1.0, 0.0),
+        (0.2, 10.0, 0.0),
+    ]
