@@ -4,67 +4,15 @@ python experiments/ccmd/tables.py
 """
 
 import json
+import sys
 from pathlib import Path
 
-from jaxgkd.training.statistics import mean_std, paired_difference
-
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- tables: written by experiments/ccmd/tables.py -->", "<!-- end of tables -->"
+sys.path.insert(0, str(HERE.parent))
 
+from molecule_tables import costs, rows_of, short_lines, summaries, write_between  # noqa: E402
 
-def runs() -> list[tuple[str, dict]]:
-    """The summaries of all runs, by name."""
-    files = sorted(HERE.glob("results/*.json"))
-    return [(file.stem, json.loads(file.read_text())) for file in files if file.stem != "gradient-norms"]
-
-
-def shown(values: list[float | None]) -> str:
-    there = [value for value in values if value is not None]
-    mean, deviation = mean_std(there)
-    return f"{mean:.4g} ± {deviation:.2g}"
-
-
-def rows_of(name: str, summary: dict) -> list[str]:
-    """One line a row of a run, with its difference from the student alone."""
-    unit = f" in {summary['unit']}" if "unit" in summary else ""
-    data = summary["data"]
-    table = [
-        f"### {name}",
-        "",
-        f"{data['molecules']:,} molecules, split {data['split']}, {len(summary['seeds'])} seeds; "
-        f"test {summary['metric']}{unit}. `{summary['command']}`",
-        "",
-        "| row | validation | test | minus alone | relative | p |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    alone = summary["results"]["student_alone"]["test"]
-    for row, values in summary["results"].items():
-        if "not_run" in values:
-            table.append(f"| {values['label']} | not run: {values['not_run']} | | | | |")
-            continue
-        line = f"| {values['label']} | {shown(values['valid'])} | {shown(values['test'])} |"
-        if row == "student_alone":
-            table.append(f"{line} | | |")
-            continue
-        difference = paired_difference(values["test"], alone)
-        relative = 100 * difference["mean"] / mean_std(alone)[0]
-        p = "" if difference["p_value"] is None else f"{difference['p_value']:.2g}"
-        table.append(f"{line} {difference['mean']:+.3g} ± {difference['std']:.2g} | {relative:+.1f} % | {p} |")
-    return [*table, ""]
-
-
-def costs(found: list[tuple[str, dict]]) -> list[str]:
-    table = [
-        "| run | teacher weights | student weights | teacher ms per molecule | student ms per molecule | training s |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    for name, summary in found:
-        cost = summary["cost"]
-        table.append(
-            f"| {name} | {cost['teacher_parameters']:,} | {cost['student_parameters']:,} "
-            f"| {cost['teacher_ms_per_item']:.3g} | {cost['student_ms_per_item']:.3g} | {cost['train_seconds']:,.0f} |"
-        )
-    return [*table, ""]
+COMMAND = "experiments/ccmd/tables.py"
 
 
 def slopes() -> list[str]:
@@ -88,31 +36,11 @@ def slopes() -> list[str]:
     return [*lines, ""]
 
 
-def short_lines(found: list[tuple[str, dict]]) -> list[str]:
-    """The table of the project's README."""
-    table = ["| data | test metric | teacher, 3D at test | alone | distilled | p |", "|---|---|--:|--:|--:|--:|"]
-    for _, summary in found:
-        results = summary["results"]
-        cells = [shown(results[row]["test"]) for row in ("teacher", "student_alone", "student_distilled")]
-        unit = f", {summary['unit']}" if "unit" in summary else ""
-        data = f"{summary['data']['name']}, {summary['data']['split']}"
-        p = summary["difference"]["p_value"]
-        table.append(f"| {data} | {summary['metric']}{unit} | {' | '.join(cells)} | {p:.2g} |")
-    return ["", *table, ""]
-
-
-def write_between(page: Path, lines: list[str]) -> None:
-    """Replace what stands between the two marks of a page."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text("\n".join([before + BEGIN, *lines, END]) + after)
-
-
 def main() -> None:
-    found = runs()
+    found = summaries(HERE / "results")
     tables = ["", *(line for name, summary in found for line in rows_of(name, summary)), *costs(found), *slopes()]
-    write_between(HERE / "README.md", tables)
-    write_between(HERE.parents[1] / "README.md", short_lines(found))
+    write_between(HERE / "README.md", COMMAND, tables)
+    write_between(HERE.parents[1] / "README.md", COMMAND, short_lines(found, "teacher, 3D at test"))
 
 
 if __name__ == "__main__":

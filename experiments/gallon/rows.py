@@ -17,6 +17,7 @@ from pathlib import Path
 from jaxgkd import cli
 
 HERE = Path(__file__).parent
+BONDS = ["--student", "neighbours"]
 BITS = ["--student", "fingerprint"]
 FIXED = ["--split", "scaffold-chiral"]
 TEXTS = ["--descriptions", "$JAXGKD_DATA/molecules/clintox_descriptions.jsonl.gz"]
@@ -29,11 +30,13 @@ ROWS: dict[str, list[str]] = {
     "esol": ["--data", "esol"],
     "lipo": ["--data", "lipo"],
     "tox21": ["--data", "tox21"],
+    "bbbp-bonds": ["--data", "bbbp", *BONDS],
+    "clintox-bonds": ["--data", "clintox", *TEXTS, *BONDS],
+    "esol-bonds": ["--data", "esol", *BONDS],
+    "lipo-bonds": ["--data", "lipo", *BONDS],
+    "tox21-bonds": ["--data", "tox21", *BONDS],
     "bbbp-bits": ["--data", "bbbp", *BITS],
-    "clintox-bits": ["--data", "clintox", *TEXTS, *BITS],
     "esol-bits": ["--data", "esol", *BITS],
-    "lipo-bits": ["--data", "lipo", *BITS],
-    "tox21-bits": ["--data", "tox21", *BITS],
     "bbbp-drawings": ["--data", "bbbp", "--teachers", "gnn", "lm", "drawing", "--modalities"],
     "bbbp-no-unlabelled": ["--data", "bbbp", "--unlabelled", "none"],
     "esol-no-unlabelled": ["--data", "esol", "--unlabelled", "none"],

@@ -161,7 +161,8 @@ class Molecules:
 
     def canonical_smiles(self, i: int) -> str:
         """The canonical SMILES of molecule i, hydrogens implied."""
-        return Chem.MolToSmiles(Chem.RemoveHs(self.rdkit_molecule(i)))
+        with rdBase.BlockLogs():
+            return Chem.MolToSmiles(Chem.RemoveHs(self.rdkit_molecule(i)))
 
 
 def load_molecules(

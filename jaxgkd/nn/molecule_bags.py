@@ -31,11 +31,13 @@ class Bags(NamedTuple):
     Fields:
       things: [u, fields] integers that tell the things apart.
       layout: from the things to the molecules that hold them; counts: [e] how often, in the layout's order.
+      size: [n, 1] things of every molecule, each as often as it is there.
     """
 
     things: Array
     layout: Layout
     counts: Array
+    size: Array
 
 
 class Summary(NamedTuple):
@@ -68,7 +70,8 @@ def bags_of_bits(bits: np.ndarray) -> Bags:
 def _bags(things: np.ndarray, molecule: np.ndarray, thing: np.ndarray, counts: np.ndarray, n: int) -> Bags:
     layout = build_layout(thing, molecule, n, n_senders=len(things))
     ordered = np.asarray(counts)[np.asarray(layout.order)]
-    return Bags(jnp.asarray(things, jnp.int32), layout, jnp.asarray(ordered, jnp.float32))
+    size = np.bincount(molecule, weights=counts, minlength=n)[:, None]
+    return Bags(jnp.asarray(things, jnp.int32), layout, *(jnp.asarray(x, jnp.float32) for x in (ordered, size)))
 
 
 class AtomMLP(nnx.Module):
@@ -95,8 +98,7 @@ class AtomMLP(nnx.Module):
         for layer in self.layers:
             atoms = layer(jax.nn.relu(atoms))
         summed = aggregate(jax.nn.relu(atoms), bags.layout, edge_weights=bags.counts)
-        size = aggregate(jnp.ones((bags.layout.n_senders, 1)), bags.layout, edge_weights=bags.counts)
-        pooled = jnp.concatenate([summed / jnp.maximum(size, 1.0), summed / _USUAL_SIZE], axis=1)
+        pooled = jnp.concatenate([summed / jnp.maximum(bags.size, 1.0), summed / _USUAL_SIZE], axis=1)
         return _read(self.joint(pooled), self.head, dropout_key, dropout_rate)
 
 

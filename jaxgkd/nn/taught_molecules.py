@@ -54,7 +54,7 @@ class TaughtStudent(nnx.Module):
         return self.student(molecules, **options)  # type: ignore[operator]
 
 
-def taught_problem(make: Make, kind: TaskKind, metric: str) -> Problem:
+def taught_problem(make: Make, kind: TaskKind, metric: str, steps: int | None = None) -> Problem:
     """A `Problem` over all molecules at once.
 
     Every run's data holds ``settings`` with scalars ``learning_rate``, ``weight_decay``, ``dropout`` and
@@ -67,6 +67,7 @@ def taught_problem(make: Make, kind: TaskKind, metric: str) -> Problem:
       make: a function from a key to a `TaughtStudent`.
       kind: of all tasks.
       metric: name of what validates, of ``metrics.COLUMN_METRICS``.
+      steps: over which the learning rate falls to 0 along a cosine; None keeps it.
     """
     graphdef = graphdef_of(make)
 
@@ -101,7 +102,13 @@ def taught_problem(make: Make, kind: TaskKind, metric: str) -> Problem:
             "valid_loss": task_loss(outputs, targets, kind),
         }
 
-    return Problem(init, loss, evaluate, lambda run: default_optimizer(run["settings"]))
+    def optimizer(run):
+        if steps is None:
+            return default_optimizer(run["settings"])
+        falling = optax.cosine_decay_schedule(1.0, steps)
+        return optax.chain(default_optimizer(run["settings"]), optax.scale_by_schedule(falling))
+
+    return Problem(init, loss, evaluate, optimizer)
 
 
 def task_loss(outputs: Array, targets: Array, kind: TaskKind) -> Array:

@@ -33,8 +33,8 @@ from jaxgkd.data.rdkit_molecules import load_nci
 from jaxgkd.nn.molecule_problem import Make
 from jaxgkd.recipes.gallon_config import GALLON, MODALITIES, check, rows_of, settings_of, shrunk
 from jaxgkd.recipes.gallon_costs import teacher_costs
-from jaxgkd.recipes.gallon_heads import read_beside_atoms
-from jaxgkd.recipes.gallon_students import Class, Studied, atoms_of, choose, graduate, teach
+from jaxgkd.recipes.gallon_heads import READ, read_beside_atoms
+from jaxgkd.recipes.gallon_students import Class, Studied, choose, graduate, teach
 from jaxgkd.recipes.gallon_summary import write_gallon_run
 from jaxgkd.recipes.gallon_teachers import (
     DRAWING_SIZE,
@@ -107,7 +107,7 @@ def run(config: GALLON, console: Console) -> Path:
         targets,
         splits,
         kind=config.student,
-        width=config.width or {"atoms": 32, "fingerprint": 8}[config.student],
+        width=config.width or {"fingerprint": 8}.get(config.student, 32),
         layers=config.layers,
         # A language model that has learned from descriptions says nothing of molecules without one.
         beside={name: others & prompts[name].whole if name in prompts else others for name in said},
@@ -190,10 +190,8 @@ def _teachers(
         with progress_bar(console, f"{title}, seed {lesson.seed}", passes * config.folds) as tick:
             return over_folds(lesson, partial(learn, lesson, tick))
 
-    def beside_atoms(learn: Callable[[Lesson], Said], lesson: Lesson) -> Said:
-        said = learn(lesson)
-        beside = read_beside_atoms(lesson, said, atoms_of(molecules))
-        return said._replace(outputs=beside.outputs, seconds=said.seconds + beside.seconds)
+    def beside_atoms(reader: Teacher, lesson: Lesson) -> Said:
+        return read_beside_atoms(lesson, kept(reader, lesson))
 
     def graphs(lesson: Lesson, tick: Progress, train: np.ndarray, fold: int) -> Said:
         return learn_from_graphs(lesson, make_gnn, settings, epochs, tick, train, fold)
@@ -219,9 +217,9 @@ def _teachers(
         assert encoder is not None
         learn = partial(told, f"language model ({name})", config.lm_epochs, partial(reads, name))
         facts = {"weights": encoder.weights_hash, "prompts": prompt_hash(prompt.texts), **asdict(tuning)}
+        known[name] = reader = Teacher(learn, facts, of_split=True)
         if config.lm_reads_atoms:
-            learn = partial(beside_atoms, learn)
-        known[name] = Teacher(learn, {**facts, "beside_atoms": config.lm_reads_atoms}, of_split=True)
+            known[name] = Teacher(partial(beside_atoms, reader), {**facts, "beside": READ}, of_split=True)
     return {name: known[name] for name in (*config.teachers, *(name for name in prompts if name != "lm"))}
 
 
@@ -244,7 +242,11 @@ def _labels(config: GALLON) -> dict[str, str]:
         "lm_description": "LM, description alone",
         "lm_structure": "LM, SMILES and bonds",
     }
-    student = {"atoms": "MLP over atoms", "fingerprint": "MLP over a fingerprint"}[config.student]
+    student = {
+        "atoms": "MLP over atoms",
+        "neighbours": "MLP over atoms and their bonds",
+        "fingerprint": "MLP over a fingerprint",
+    }[config.student]
     labels = {f"student_{name}": f"+ {label}" for name, label in named.items()}
     labels |= {"student_alone": f"{student} alone", "student_all": "+ GNN, LM and drawings"}
     both = " and ".join(named[name] for name in rows_of(config)["student_distilled"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxgkd.data.molecule_splits import MoleculeSplitKind
 from jaxgkd.errors import ConfigError
-from jaxgkd.recipes.gallon_students import Kind
+from jaxgkd.recipes.gallon_bags import Kind
 from jaxgkd.recipes.gallon_texts import Part
 from jaxgkd.recipes.molecule_networks import GraphTeacher
 from jaxgkd.training.search import Choice, draw_settings, grid_settings, read_sweep
@@ -108,7 +108,7 @@ class GALLON:
     lm_epochs: int = 3
     """Of its tuning; the best on validation is kept, which may be the untouched model with a linear layer."""
     lm_reads_atoms: bool = True
-    """Let small heads read the model's states beside the atoms that the student sees, and speak for it."""
+    """Let small heads read the model's states beside atoms and what they are bonded to, and speak for it."""
     max_tokens: int = 128
     """Of a prompt; longer ones are cut, and counted."""
     label_smoothing: float = 0.0
@@ -135,7 +135,8 @@ class GALLON:
     """Add rows for language models that read the SMILES alone, the description alone, or SMILES and bonds."""
 
     student: Kind = "atoms"
-    """MLP over single atoms, or over the bits of a fingerprint (ECFP4)."""
+    """MLP over single atoms, over atoms with counts of what they are bonded to, or over the bits of a fingerprint
+    (ECFP4)."""
     width: int = 0
     """Of its states; 0 takes 32, or 8 over a fingerprint: some ten or twenty thousand weights."""
     layers: int = 2

@@ -8,7 +8,6 @@ penalty, two initial weights. Nothing is chosen among them, they speak with one 
 import itertools
 import time
 from functools import lru_cache, partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from jaxgkd.data.atom_fields import ATOM_FIELDS
-from jaxgkd.nn.molecule_bags import Bags, ReadAtoms
+from jaxgkd.nn.molecule_bags import ReadAtoms
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, taught_problem
+from jaxgkd.recipes.gallon_bags import atom_sizes, bags_for
 from jaxgkd.recipes.gallon_teachers import Lesson, Said
 from jaxgkd.teachers.tune import described
 from jaxgkd.training.loop import fit
@@ -28,24 +27,18 @@ from jaxgkd.training.loop import fit
 COMPONENTS, WIDTH = 64, 32
 _DROPOUTS, _PENALTIES, _WEIGHTS = (0.2, 0.5), (0.0, 1e-3), 2
 _EPOCHS, _EVALUATE_EVERY, _RATE = 300, 10, 0.01
+#: What heads see of atoms: as much as any student does.
+READ = "neighbours"
 #: Heads of a fold.
 MEMBERS = len(_DROPOUTS) * len(_PENALTIES) * _WEIGHTS
 
 
-class Beside(NamedTuple):
-    """What heads say: ``outputs`` [n, t] of all molecules as in `Said`; ``seconds`` of training."""
-
-    outputs: np.ndarray
-    seconds: float
-
-
-def read_beside_atoms(lesson: Lesson, said: Said, bags: Bags) -> Beside:
-    """Fit the heads, each fold's without the labels of its molecules.
+def read_beside_atoms(lesson: Lesson, said: Said) -> Said:
+    """What heads say instead of the language model, its states as they were; each fold's without its labels.
 
     Args:
       lesson: what the language model learned from.
       said: what it then said.
-      bags: the atoms of all molecules.
     """
     begun = time.perf_counter()
     targets, split, n = lesson.targets, lesson.split, len(lesson.molecules)
@@ -68,7 +61,7 @@ def read_beside_atoms(lesson: Lesson, said: Said, bags: Bags) -> Beside:
         },
     }
     shared = {
-        "molecules": (jnp.asarray(texts), bags),
+        "molecules": (jnp.asarray(texts), bags_for(lesson.molecules, READ)),
         "targets": jnp.asarray(np.where(in_train[:, None], labels, np.nan)),
         "taught": Taught(jnp.zeros((0, n, labels.shape[1])), (), jnp.zeros((0, n), bool)),
         "valid_rows": jnp.asarray(split.valid),
@@ -81,7 +74,8 @@ def read_beside_atoms(lesson: Lesson, said: Said, bags: Bags) -> Beside:
     forward = jax.jit(jax.vmap(partial(_outputs, graphdef_of(make)), in_axes=(0, 0, None)))
     outputs = np.asarray(forward(fitted.params, fitted.rest, shared["molecules"]))
     of_folds = outputs.reshape(lesson.folds, MEMBERS, *outputs.shape[1:]).mean(axis=1)
-    return Beside(described(of_folds, fold), time.perf_counter() - begun)
+    seconds = said.seconds + time.perf_counter() - begun
+    return said._replace(outputs=described(of_folds, fold), seconds=seconds)
 
 
 @lru_cache(maxsize=4)
@@ -90,7 +84,7 @@ def head_maker(d_text: int, n_task: int):
 
     def make(key: Array) -> TaughtStudent:
         rngs = nnx.Rngs(params=key)
-        head = ReadAtoms(d_text, tuple(ATOM_FIELDS.values()), WIDTH, n_task, rngs=rngs)
+        head = ReadAtoms(d_text, atom_sizes(READ), WIDTH, n_task, rngs=rngs)
         return TaughtStudent(head, WIDTH, (), rngs=rngs)
 
     return make

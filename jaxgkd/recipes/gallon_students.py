@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +18,22 @@ from flax import nnx
 from jax import Array
 from scipy.special import expit
 
-from jaxgkd.data.atom_fields import ATOM_FIELDS
 from jaxgkd.data.molecules import Molecules
+from jaxgkd.data.processes import available_cores
 from jaxgkd.data.splits import Split
-from jaxgkd.nn.molecule_bags import AtomMLP, Bags, FingerprintMLP, Summary, bags_of, bags_of_bits
+from jaxgkd.nn.molecule_bags import AtomMLP, Bags, FingerprintMLP, Summary
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, taught_problem
+from jaxgkd.recipes.gallon_bags import Kind, atom_sizes, bags_for
 from jaxgkd.recipes.gallon_heads import principal_components
 from jaxgkd.recipes.gallon_teachers import Said
-from jaxgkd.recipes.molecule_baselines import BITS, ecfp4
+from jaxgkd.recipes.molecule_baselines import BITS
 from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.recipes.molecule_targets import Scale, Targets
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
-from jaxgkd.training.loop import fit
+from jaxgkd.training.parts import fit_in_parts
 from jaxgkd.training.search import ranked
 
-Kind = Literal["atoms", "fingerprint"]
 #: Principal components of a teacher's states that a student is held against: a linear map reaches no more of them
 #: than it has units, and they cost a tenth of the states themselves.
 COMPONENTS = 32
@@ -78,9 +78,10 @@ class Class:
         epochs: int,
     ) -> "Class":
         """See the fields; ``splits`` are those of all seeds, ``beside`` has all teachers in their order."""
-        bags = atoms_of(molecules) if kind == "atoms" else bags_of_bits(ecfp4(molecules))
         n_valid = max(len(split.valid) for split in splits)
-        return cls(molecules, bags, targets, kind, width, layers, tuple(beside), beside, n_valid, epochs)
+        return cls(
+            molecules, bags_for(molecules, kind), targets, kind, width, layers, tuple(beside), beside, n_valid, epochs
+        )
 
     def make(self, n_components: tuple[int, ...]) -> Callable[[Array], TaughtStudent]:
         """A function from a key to a student, with maps to states of teachers; the same one for the same arguments."""
@@ -109,11 +110,6 @@ class Class:
         return lambda: program(first, self.bags)
 
 
-def atoms_of(molecules: Molecules) -> Bags:
-    """Molecules as bags of their atoms."""
-    return bags_of(np.asarray(molecules.atoms), np.asarray(molecules.atom_start))
-
-
 @lru_cache(maxsize=8)
 def _maker(
     kind: Kind, width: int, layers: int, n_task: int, n_components: tuple[int, ...]
@@ -121,7 +117,7 @@ def _maker(
     def student(rngs: nnx.Rngs) -> nnx.Module:
         if kind == "fingerprint":
             return FingerprintMLP(BITS, width, n_task, rngs=rngs)
-        return AtomMLP(tuple(ATOM_FIELDS.values()), width, layers, n_task, rngs=rngs)
+        return AtomMLP(atom_sizes(kind), width, layers, n_task, rngs=rngs)
 
     def make(key: Array) -> TaughtStudent:
         rngs = nnx.Rngs(params=key)
@@ -187,7 +183,7 @@ def teach(
         and the weights of all teachers, ``labels`` and ``states`` [k].
       split: of the molecules; scale: of the labels.
       seed: of the initial weights, the same for all.
-      on_progress: see `jaxgkd.training.loop.fit`.
+      on_progress: see `jaxgkd.training.parts.fit_in_parts`.
     """
     begun = time.perf_counter()
     targets, names, n = students.targets, students.teachers, len(students.molecules)
@@ -210,11 +206,12 @@ def teach(
         "valid_targets": jnp.asarray(np.pad(labels[split.valid], ((0, padding), (0, 0)), constant_values=np.nan)),
     }
     settings = {name: jnp.asarray(np.stack([each[name] for each in everything]), jnp.float32) for name in everything[0]}
-    fitted = fit(
-        _problem(make, targets.kind, targets.metric),
+    fitted = fit_in_parts(
+        _problem(make, targets.kind, targets.metric, students.epochs),
         jnp.stack([jax.random.key(seed)] * len(everything)),
         {"settings": settings},
         shared,
+        workers=available_cores(),
         epochs=students.epochs,
         evaluate_every=_EVALUATE_EVERY,
         on_progress=on_progress,

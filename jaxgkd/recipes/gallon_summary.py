@@ -85,13 +85,13 @@ def write_gallon_run(
         splits=[lesson.split for lesson in lessons],
         rows=found,
         baselines=baselines,
-        lines=_lines(rows, graduates),
+        lines=_lines(rows, graduates, lessons),
         embedding=embedding,
         describe={
             "recipe": "gallon",
             "protocol": "Epochs are chosen by validation, settings by its mean over all splits; every row is tested "
             f"once, after {n_try} settings were tried for it",
-            "teacher": {"name": " and ".join(labels[name] for name in said), "folds": folds}
+            "teacher": {"name": " and ".join(labels[name].removesuffix(" (teacher)") for name in said), "folds": folds}
             | ({"language model": encoder.name} if encoder is not None else {})
             | ({"descriptions": prompts.source} if prompts is not None and prompts.source else {}),
             "student": {"name": labels["student_alone"].removesuffix(" alone"), "width": students.width},
@@ -120,12 +120,16 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: np.asarray(value).tolist() for name, value in settings.items()}
 
 
-def _lines(rows: Sequence[str], graduates: Sequence[Graduates]) -> Iterator[dict[str, Any]]:
-    """One line a row of students, seed and evaluation."""
-    for seed, one in enumerate(graduates):
+def _lines(rows: Sequence[str], graduates: Sequence[Graduates], lessons: Sequence[Lesson]) -> Iterator[dict[str, Any]]:
+    """One line a row of students, seed and evaluation, in the unit of the data where there is one task."""
+    for seed, (one, lesson) in enumerate(zip(graduates, lessons, strict=True)):
+        # What validates is higher where it is better, and counted in scaled labels.
+        unit = float(lesson.scale.std[0]) if len(lesson.scale.std) == 1 else 1.0
+        factor = 1.0 if lesson.targets.higher_is_better else -unit
         for i, row in enumerate(rows):
             for at, epoch in enumerate(one.epochs):
                 values = {name: float(curve[i, at]) for name, curve in one.curves.items()}
+                values["valid"] *= factor
                 yield {"row": row, "seed": seed, "epoch": int(epoch), **values}
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from rdkit import Chem
+from rdkit import Chem, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 from scipy.optimize import minimize
 from scipy.special import expit
@@ -144,8 +144,10 @@ def ecfp4(molecules: Molecules) -> np.ndarray:
     """Morgan fingerprints of radius 2 without hydrogens, [n, 2048] uint8 of 0 and 1; kept, as every seed asks again."""
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=_RADIUS, fpSize=BITS)
     bits = np.empty((len(molecules), BITS), np.uint8)
-    for i in range(len(molecules)):
-        bits[i] = generator.GetFingerprintAsNumPy(Chem.RemoveHs(molecules.rdkit_molecule(i)))
+    # Hydrogens that cannot be removed, as in H2, are no reason for a warning a molecule.
+    with rdBase.BlockLogs():
+        for i in range(len(molecules)):
+            bits[i] = generator.GetFingerprintAsNumPy(Chem.RemoveHs(molecules.rdkit_molecule(i)))
     return bits
 
 

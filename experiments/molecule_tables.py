@@ -1,0 +1,85 @@
+"""What the tables over molecules share: summaries of runs as rows of Markdown, put between two marks of a page."""
+
+import json
+from pathlib import Path
+
+from jaxgkd.training.statistics import mean_std, paired_difference
+
+Summary = dict
+
+
+def summaries(folder: Path) -> list[tuple[str, Summary]]:
+    """The summaries of a folder's runs, by name; other results are left out."""
+    found = [(file.stem, json.loads(file.read_text())) for file in sorted(folder.glob("*.json"))]
+    return [(name, summary) for name, summary in found if "results" in summary]
+
+
+def shown(values: list[float | None]) -> str:
+    """Mean and standard deviation."""
+    mean, deviation = mean_std([value for value in values if value is not None])
+    return f"{mean:.4g} ± {deviation:.2g}"
+
+
+def rows_of(name: str, summary: Summary) -> list[str]:
+    """One line a row of a run, with its difference from the student alone."""
+    unit = f" in {summary['unit']}" if "unit" in summary else ""
+    data = summary["data"]
+    table = [
+        f"### {name}",
+        "",
+        f"{data['molecules']:,} molecules, split {data['split']}, {len(summary['seeds'])} seeds; "
+        f"test {summary['metric']}{unit}. `{summary['command']}`",
+        "",
+        "| row | validation | test | minus alone | relative | p |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    alone = summary["results"]["student_alone"]["test"]
+    for row, values in summary["results"].items():
+        if "not_run" in values:
+            table.append(f"| {values['label']} | not run: {values['not_run']} | | | | |")
+            continue
+        line = f"| {values['label']} | {shown(values['valid'])} | {shown(values['test'])} |"
+        if row == "student_alone":
+            table.append(f"{line} | | |")
+            continue
+        difference = paired_difference(values["test"], alone)
+        relative = 100 * difference["mean"] / mean_std(alone)[0]
+        p = "" if difference["p_value"] is None else f"{difference['p_value']:.2g}"
+        table.append(f"{line} {difference['mean']:+.3g} ± {difference['std']:.2g} | {relative:+.1f} % | {p} |")
+    return [*table, ""]
+
+
+def costs(found: list[tuple[str, Summary]]) -> list[str]:
+    """What teachers and students weigh and take."""
+    table = [
+        "| run | teacher weights | student weights | teacher ms per molecule | student ms per molecule | training s |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, summary in found:
+        cost = summary["cost"]
+        table.append(
+            f"| {name} | {cost['teacher_parameters']:,} | {cost['student_parameters']:,} "
+            f"| {cost['teacher_ms_per_item']:.3g} | {cost['student_ms_per_item']:.3g} | {cost['train_seconds']:,.0f} |"
+        )
+    return [*table, ""]
+
+
+def short_lines(found: list[tuple[str, Summary]], teacher: str) -> list[str]:
+    """The table of the project's README; ``teacher`` heads its column."""
+    table = [f"| data | test metric | {teacher} | alone | distilled | p |", "|---|---|--:|--:|--:|--:|"]
+    for _, summary in found:
+        results = summary["results"]
+        cells = [shown(results[row]["test"]) for row in ("teacher", "student_alone", "student_distilled")]
+        unit = f", {summary['unit']}" if "unit" in summary else ""
+        data = f"{summary['data']['name']}, {summary['data']['split']}"
+        p = summary["difference"]["p_value"]
+        table.append(f"| {data} | {summary['metric']}{unit} | {' | '.join(cells)} | {p:.2g} |")
+    return ["", *table, ""]
+
+
+def write_between(page: Path, command: str, lines: list[str]) -> None:
+    """Replace what stands between the marks that ``command`` writes into a page."""
+    begin, end = f"<!-- tables: written by {command} -->", "<!-- end of tables -->"
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text("\n".join([before + begin, *lines, end]) + after)
