@@ -11,7 +11,7 @@
    rows and all settings tried for them train side by side; each row keeps what validates best.
 4. Every row is scored once on the test part.
 
-Xu, Wang et al., LLM and GNN are Complementary: Distilling LLM for Multimodal Graph Learning, arXiv 2406.01032.
+Xu et al., LLM and GNN are Complementary: Distilling LLM for Multimodal Graph Learning, arXiv 2406.01032.
 """
 
 import time
@@ -30,11 +30,14 @@ from jaxgkd.data.molecule_drawings import drawings, n_blank
 from jaxgkd.data.molecule_splits import save_molecule_split, splits_of_seeds
 from jaxgkd.data.molecules import Molecules, load_molecules
 from jaxgkd.data.rdkit_molecules import load_nci
+from jaxgkd.data.splits import Split
 from jaxgkd.nn.molecule_problem import Make
+from jaxgkd.recipes.gallon_bag_students import BagClass
 from jaxgkd.recipes.gallon_config import GALLON, MODALITIES, check, rows_of, settings_of, shrunk
 from jaxgkd.recipes.gallon_costs import teacher_costs
+from jaxgkd.recipes.gallon_graph_students import GraphClass
 from jaxgkd.recipes.gallon_heads import READ, read_beside_atoms
-from jaxgkd.recipes.gallon_students import Class, Studied, choose, graduate, teach
+from jaxgkd.recipes.gallon_students import Students, Studied, choose
 from jaxgkd.recipes.gallon_summary import write_gallon_run
 from jaxgkd.recipes.gallon_teachers import (
     DRAWING_SIZE,
@@ -102,30 +105,22 @@ def run(config: GALLON, console: Console) -> Path:
         for name, teacher in _teachers(config, molecules, make_gnn, encoder, prompts, console).items()
     }
     others = np.arange(len(molecules)) >= len(labelled)
-    students = Class.of(
-        molecules,
-        targets,
-        splits,
-        kind=config.student,
-        width=config.width or {"fingerprint": 8}.get(config.student, 32),
-        layers=config.layers,
-        # A language model that has learned from descriptions says nothing of molecules without one.
-        beside={name: others & prompts[name].whole if name in prompts else others for name in said},
-        epochs=config.epochs,
-    )
+    # A language model that has learned from descriptions says nothing of molecules without one.
+    beside = {name: others & prompts[name].whole if name in prompts else others for name in said}
+    students = _students(config, molecules, targets, splits, beside)
     rows = rows_of(config)
     tries = {row: settings_of(config, names, list(said)) for row, names in rows.items()}
     n_try = sum(len(settings) for settings in tries.values())
 
     def taught(seed: int) -> dict[str, Any]:
         title = f"{len(rows)} rows of students, {n_try} settings, seed {seed}"
-        with progress_bar(console, title, config.epochs) as tick:
+        with progress_bar(console, title, config.epochs or (40 if config.student == "gnn" else 300)) as tick:
             of_seed = {name: everyone[seed] for name, everyone in said.items()}
-            return teach(students, of_seed, tries, splits[seed], lessons[seed].scale, seed, tick)._asdict()
+            return students.teach(of_seed, tries, splits[seed], lessons[seed].scale, seed, tick)._asdict()
 
     studied = [Studied(**run_dir.stage(f"students-{seed}", partial(taught, seed))) for seed in range(config.seeds)]
     chosen = choose(studied, len(rows))
-    graduates = [graduate(students, one, chosen, lesson.scale) for one, lesson in zip(studied, lessons, strict=True)]
+    graduates = [students.graduate(one, chosen, lesson.scale) for one, lesson in zip(studied, lessons, strict=True)]
     trained = [*studied, *(each for everyone in said.values() for each in everyone)]
     write_gallon_run(
         run_dir,
@@ -147,6 +142,24 @@ def run(config: GALLON, console: Console) -> Path:
         started=started,
     )
     return out
+
+
+def _students(
+    config: GALLON, molecules: Molecules, targets: Targets, splits: list[Split], beside: Mapping[str, np.ndarray]
+) -> Students:
+    if config.student == "gnn":
+        width, epochs = config.width or 32, config.epochs or 40
+        return GraphClass(molecules, targets, width, config.layers or 3, beside, epochs)
+    return BagClass.of(
+        molecules,
+        targets,
+        splits,
+        kind=config.student,
+        width=config.width or {"fingerprint": 8}.get(config.student, 32),
+        layers=config.layers or 2,
+        beside=beside,
+        epochs=config.epochs or 300,
+    )
 
 
 def _with_unlabelled(config: GALLON, labelled: Molecules) -> Molecules:
@@ -246,6 +259,7 @@ def _labels(config: GALLON) -> dict[str, str]:
         "atoms": "MLP over atoms",
         "neighbours": "MLP over atoms and their bonds",
         "fingerprint": "MLP over a fingerprint",
+        "gnn": "GNN",
     }[config.student]
     labels = {f"student_{name}": f"+ {label}" for name, label in named.items()}
     labels |= {"student_alone": f"{student} alone", "student_all": "+ GNN, LM and drawings"}

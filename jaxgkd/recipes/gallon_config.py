@@ -27,6 +27,8 @@ TEACHER_SPACE = {
     "drawing_strength": STRENGTHS,
     "state_strength": Choice((0.0, 0.1, 1.0)),
 }
+#: Learning rates of graph networks instead.
+GRAPH_RATES = (0.001, 0.002, 0.004)
 #: What the language model reads in rows that ask what its parts are worth.
 MODALITIES: dict[str, tuple[Part, ...]] = {
     "lm_smiles": ("smiles",),
@@ -44,13 +46,11 @@ RANGES = {
             "gnn_width",
             "gnn_layers",
             "folds",
-            "layers",
             "search",
             "n_unlabelled",
         ),
         (1, LARGE),
     ),
-    **dict.fromkeys(("epochs",), (10, LARGE)),
     **dict.fromkeys(
         (
             "learning_rate",
@@ -60,6 +60,8 @@ RANGES = {
             "drawing_strength",
             "state_strength",
             "width",
+            "layers",
+            "epochs",
             "gnn_epochs",
             "max_atoms",
         ),
@@ -134,13 +136,13 @@ class GALLON:
     modalities: bool = False
     """Add rows for language models that read the SMILES alone, the description alone, or SMILES and bonds."""
 
-    student: Kind = "atoms"
+    student: Kind | Literal["gnn"] = "atoms"
     """MLP over single atoms, over atoms with counts of what they are bonded to, or over the bits of a fingerprint
-    (ECFP4)."""
+    (ECFP4); or gnn, a graph network over the bonds, which costs more and can take more."""
     width: int = 0
     """Of its states; 0 takes 32, or 8 over a fingerprint: some ten or twenty thousand weights."""
-    layers: int = 2
-    """Of the MLP over an atom."""
+    layers: int = 0
+    """Of the MLP over an atom, or of the graph network; 0 takes 2 and 3."""
     gnn_strength: float = 1.0
     """Weight of the graph network's outputs."""
     lm_strength: float = 1.0
@@ -154,14 +156,14 @@ class GALLON:
     baselines: tuple[Literal["mean", "composition", "ecfp_forest"], ...] = ("mean", "composition", "ecfp_forest")
     """Rows that need no teacher: the mean label, ridge on counts of elements, fingerprints in a random forest."""
 
-    learning_rate: float = 0.01
-    """Of Adam."""
+    learning_rate: float = 0.0
+    """Of Adam; 0 takes 0.01, and 0.002 for a graph network."""
     weight_decay: float = 0.0
     """Strength of the L2 penalty."""
     dropout: float = 0.2
     """Of a molecule's state."""
-    epochs: int = 300
-    """Steps of a student, each over all training molecules."""
+    epochs: int = 0
+    """Passes of a student over all training molecules; 0 takes 300 (of one step each), and 40 for a graph network."""
     search: int = 8
     """Settings tried for each row and seed, alone and distilled alike, chosen on validation; 1 takes the ones given."""
     sweep: tuple[str, ...] = ()
@@ -189,7 +191,10 @@ def rows_of(config: GALLON) -> dict[str, tuple[str, ...]]:
 def settings_of(config: GALLON, names: tuple[str, ...], teachers: list[str]) -> list[dict[str, Any]]:
     """What is tried for a row with some of the teachers, as `teach` takes it; as many settings for every row."""
     default = {name: getattr(config, name) for name in (*SPACE, *TEACHER_SPACE, "temperature")}
-    used = SPACE | ({"state_strength": TEACHER_SPACE["state_strength"]} if names else {})
+    rates = SPACE["learning_rate"].values if config.student != "gnn" else GRAPH_RATES
+    default["learning_rate"] = default["learning_rate"] or rates[1]
+    used = SPACE | {"learning_rate": Choice(rates)}
+    used |= {"state_strength": TEACHER_SPACE["state_strength"]} if names else {}
     used |= {_strength(name): STRENGTHS for name in names}
     if config.sweep:
         sweep = read_sweep(config.sweep, list(default))
@@ -235,7 +240,7 @@ def shrunk(config: GALLON) -> GALLON:
     return replace(
         config,
         seeds=min(config.seeds, 2),
-        epochs=20,
+        epochs=2 if config.student == "gnn" else 20,
         gnn_epochs=2,
         gnn_width=16,
         gnn_layers=2,

@@ -1,7 +1,6 @@
-"""What teachers and students of a ``gallon`` run weigh, and what they cost a molecule, measured in one process."""
+"""What the teachers of a ``gallon`` run weigh, and what they cost a molecule, measured where the students are."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,8 +8,7 @@ import numpy as np
 
 from jaxgkd.graphs import Batches
 from jaxgkd.nn.molecule_problem import Make, molecule_problem
-from jaxgkd.recipes.gallon_students import Class, Graduates
-from jaxgkd.recipes.gallon_teachers import DRAWING_SIZE, Lesson, drawing_maker, drawing_problem
+from jaxgkd.recipes.gallon_teachers import DRAWING_SIZE, Lesson, drawing_maker, drawing_problem, median_milliseconds
 from jaxgkd.recipes.gallon_texts import Prompts, milliseconds_per_prompt
 from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.teachers.hops import TextEncoder
@@ -54,21 +52,6 @@ def teacher_costs(
             costs[name] = {"parameters": lesson.folds * parameters, "ms_per_item": lesson.folds * milliseconds}
             continue
         params, forward = problem.init(jax.random.key(0)), jax.jit(problem.outputs)
-        milliseconds = _median(lambda: forward(params, batch)) / len(rows)  # noqa: B023
+        milliseconds = median_milliseconds(lambda: forward(params, batch)) / len(rows)  # noqa: B023
         costs[name] = {"parameters": lesson.folds * parameters, "ms_per_item": lesson.folds * milliseconds}
     return costs
-
-
-def milliseconds_of_students(students: Class, graduates: Graduates) -> float:
-    """One forward pass of the first row's student over all molecules, divided by their number."""
-    return _median(students.predictor(graduates.params)) / len(students.molecules)
-
-
-def _median(forward: Callable[[], Any]) -> float:
-    """Milliseconds of a call, the median of ten after a first one that compiles."""
-    times = []
-    for _ in range(11):
-        begun = time.perf_counter()
-        jax.block_until_ready(forward())
-        times.append(time.perf_counter() - begun)
-    return 1e3 * float(np.median(times[1:]))

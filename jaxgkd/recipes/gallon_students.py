@@ -1,132 +1,23 @@
-"""The students of one split: every row and every setting that is tried for it, trained side by side in one program.
+"""What is common to students of every kind: how they are taught on a split, and how those that graduate are chosen.
 
 All of a split's students read the same molecules and the same teachers and differ in numbers alone: how much each
-teacher counts (nothing, for the student alone), the size of the steps, dropout. Each row keeps the setting that
-validates best.
+teacher counts (nothing, for the student alone), the size of the steps, dropout.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax import Array
-from scipy.special import expit
 
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.processes import available_cores
 from jaxgkd.data.splits import Split
-from jaxgkd.nn.molecule_bags import AtomMLP, Bags, FingerprintMLP, Summary
-from jaxgkd.nn.node_problem import graphdef_of
-from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, taught_problem
-from jaxgkd.recipes.gallon_bags import Kind, atom_sizes, bags_for
-from jaxgkd.recipes.gallon_heads import principal_components
 from jaxgkd.recipes.gallon_teachers import Said
-from jaxgkd.recipes.molecule_baselines import BITS
-from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.recipes.molecule_targets import Scale, Targets
-from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
-from jaxgkd.training.parts import fit_in_parts
 from jaxgkd.training.search import ranked
 
 #: Principal components of a teacher's states that a student is held against: a linear map reaches no more of them
 #: than it has units, and they cost a tenth of the states themselves.
 COMPONENTS = 32
-_EVALUATE_EVERY = 10
-
-
-@dataclass(frozen=True, eq=False)
-class Class:
-    """What all students of a run have in common.
-
-    Fields:
-      molecules: n of them, ``bags`` as students see them; targets: of these.
-      kind, width, layers: of a student.
-      teachers: names, in the order of all arrays over teachers.
-      beside: teacher → [n] unlabelled molecules of which it speaks, in every split.
-      n_valid: rows that validation molecules of any split take.
-      epochs: of training.
-    """
-
-    molecules: Molecules
-    bags: Bags
-    targets: Targets
-    kind: Kind
-    width: int
-    layers: int
-    teachers: tuple[str, ...]
-    beside: Mapping[str, np.ndarray]
-    n_valid: int
-    epochs: int
-
-    @classmethod
-    def of(
-        cls,
-        molecules: Molecules,
-        targets: Targets,
-        splits: Sequence[Split],
-        *,
-        kind: Kind,
-        width: int,
-        layers: int,
-        beside: Mapping[str, np.ndarray],
-        epochs: int,
-    ) -> "Class":
-        """See the fields; ``splits`` are those of all seeds, ``beside`` has all teachers in their order."""
-        n_valid = max(len(split.valid) for split in splits)
-        return cls(
-            molecules, bags_for(molecules, kind), targets, kind, width, layers, tuple(beside), beside, n_valid, epochs
-        )
-
-    def make(self, n_components: tuple[int, ...]) -> Callable[[Array], TaughtStudent]:
-        """A function from a key to a student, with maps to states of teachers; the same one for the same arguments."""
-        return _maker(self.kind, self.width, self.layers, self.targets.labels.shape[1], n_components)
-
-    def maker_of(self, params: Mapping[str, np.ndarray]) -> tuple[Callable[[Array], TaughtStudent], Any]:
-        """`make` for weights of several students by name, and the shapes of one student's weights and other state."""
-        widths = tuple(leaf.shape[-1] for name, leaf in params.items() if "maps" in name and "kernel" in name)
-        make = self.make(widths)
-        return make, jax.eval_shape(lambda key: nnx.split(make(key), nnx.Param, ...)[1:], jax.random.key(0))
-
-    @property
-    def n_parameters(self) -> int:
-        """Weights of a student."""
-        return n_parameters(self.make(()), lambda model: model.student)
-
-    def predictor(self, params: Mapping[str, np.ndarray]) -> Callable[[], Array]:
-        """A compiled function that gives the outputs [n, t] of the first row's student, for timing.
-
-        Args:
-          params: of `Graduates`.
-        """
-        make, like = self.maker_of(params)
-        first = jax.tree.map(jnp.asarray, from_leaves({name: leaf[0] for name, leaf in params.items()}, like))
-        program = jax.jit(lambda weights, bags: nnx.merge(graphdef_of(make), *weights)(bags).outputs)
-        return lambda: program(first, self.bags)
-
-
-@lru_cache(maxsize=8)
-def _maker(
-    kind: Kind, width: int, layers: int, n_task: int, n_components: tuple[int, ...]
-) -> Callable[[Array], TaughtStudent]:
-    def student(rngs: nnx.Rngs) -> nnx.Module:
-        if kind == "fingerprint":
-            return FingerprintMLP(BITS, width, n_task, rngs=rngs)
-        return AtomMLP(atom_sizes(kind), width, layers, n_task, rngs=rngs)
-
-    def make(key: Array) -> TaughtStudent:
-        rngs = nnx.Rngs(params=key)
-        return TaughtStudent(student(rngs), width, n_components, rngs=rngs)
-
-    return make
-
-
-_problem = lru_cache(maxsize=8)(taught_problem)
 
 
 class Studied(NamedTuple):
@@ -165,65 +56,63 @@ class Graduates(NamedTuple):
     params: dict[str, np.ndarray]
 
 
-def teach(
-    students: Class,
-    said: Mapping[str, Said],
-    tries: Mapping[str, Sequence[Mapping[str, Any]]],
-    split: Split,
-    scale: Scale,
-    seed: int,
-    on_progress: Callable[[int, float], None] | None = None,
-) -> Studied:
-    """Train all tries of all rows on one split.
+class Students(Protocol):
+    """All students of a run: n ``molecules`` and their ``targets``, and a ``width`` of states."""
 
-    Args:
-      students: what they have in common.
-      said: teacher → what it says of all molecules, in this split.
-      tries: row → settings, as many for every row: ``learning_rate``, ``weight_decay``, ``dropout``, ``temperature``
-        and the weights of all teachers, ``labels`` and ``states`` [k].
-      split: of the molecules; scale: of the labels.
-      seed: of the initial weights, the same for all.
-      on_progress: see `jaxgkd.training.parts.fit_in_parts`.
-    """
-    begun = time.perf_counter()
-    targets, names, n = students.targets, students.teachers, len(students.molecules)
-    everything = [each for settings in tries.values() for each in settings]
-    labels = scale.apply(targets.labels).astype(np.float32)
-    states = [principal_components(said[name].states, split.train, COMPONENTS) for name in names]
-    make = students.make(tuple(each.shape[1] for each in states))
-    padding = students.n_valid - len(split.valid)
-    taught_labels = np.full_like(labels, np.nan)
-    taught_labels[split.train] = labels[split.train]
-    shared = {
-        "molecules": students.bags,
-        "targets": jnp.asarray(taught_labels),
-        "taught": Taught(
-            jnp.asarray(np.stack([said[name].outputs for name in names]), jnp.float32),
-            tuple(map(jnp.asarray, states)),
-            jnp.asarray(np.stack([np.isin(np.arange(n), split.train) | students.beside[name] for name in names])),
-        ),
-        "valid_rows": jnp.asarray(np.pad(split.valid, (0, padding))),
-        "valid_targets": jnp.asarray(np.pad(labels[split.valid], ((0, padding), (0, 0)), constant_values=np.nan)),
-    }
-    settings = {name: jnp.asarray(np.stack([each[name] for each in everything]), jnp.float32) for name in everything[0]}
-    fitted = fit_in_parts(
-        _problem(make, targets.kind, targets.metric, students.epochs),
-        jnp.stack([jax.random.key(seed)] * len(everything)),
-        {"settings": settings},
-        shared,
-        workers=available_cores(),
-        epochs=students.epochs,
-        evaluate_every=_EVALUATE_EVERY,
-        on_progress=on_progress,
-    )
-    return Studied(
-        params=leaves_by_name((fitted.params, fitted.rest)),
-        valid=np.nanmax(fitted.curves["valid"], axis=1),
-        best_epoch=fitted.best_epoch,
-        curves=fitted.curves,
-        epochs=fitted.epochs,
-        seconds=time.perf_counter() - begun,
-    )
+    @property
+    def molecules(self) -> Molecules:
+        """Those with labels first."""
+        ...
+
+    @property
+    def targets(self) -> Targets:
+        """Of the molecules."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Of a state."""
+        ...
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights of a student."""
+        ...
+
+    def milliseconds(self, graduates: Graduates) -> float:
+        """A molecule takes in the first row's student, the median of ten passes after a first one."""
+        ...
+
+    def teach(
+        self,
+        said: Mapping[str, Said],
+        tries: Mapping[str, Sequence[Mapping[str, Any]]],
+        split: Split,
+        scale: Scale,
+        seed: int,
+        on_progress: Callable[[int, float], None] | None = None,
+    ) -> Studied:
+        """Train all tries of all rows on one split.
+
+        Args:
+          said: teacher → what it says of all molecules, in this split.
+          tries: row → settings, as many for every row: ``learning_rate``, ``weight_decay``, ``dropout``,
+            ``temperature`` and the weights of all teachers, ``labels`` and ``states`` [k].
+          split: of the molecules; scale: of the labels.
+          seed: of the initial weights, the same for all.
+          on_progress: called with the epochs done and the mean validation score.
+        """
+        ...
+
+    def graduate(self, studied: Studied, chosen: np.ndarray, scale: Scale) -> Graduates:
+        """The chosen students of a split, and what they say of all molecules.
+
+        Args:
+          studied: all of the split's.
+          chosen: [rows] try of each row.
+          scale: of the labels.
+        """
+        ...
 
 
 def choose(studied: Sequence[Studied], n_row: int) -> np.ndarray:
@@ -232,29 +121,9 @@ def choose(studied: Sequence[Studied], n_row: int) -> np.ndarray:
     return np.array([ranked(of_row)[0] for of_row in scores])
 
 
-def graduate(students: Class, studied: Studied, chosen: np.ndarray, scale: Scale) -> Graduates:
-    """The chosen students of a split, and what they say of all molecules.
-
-    Args:
-      students: what they have in common; studied: all of the split's.
-      chosen: [rows] try of each row.
-      scale: of the labels.
-    """
+def of_chosen(studied: Studied, chosen: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The weights of the chosen try of every row, and what else is kept of them: fields of `Graduates`."""
     kept = chosen + np.arange(len(chosen)) * (len(studied.valid) // len(chosen))
     params = {name: leaf[kept] for name, leaf in studied.params.items()}
-    make, like = students.maker_of(params)
-    several = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(kept), *leaf.shape), leaf.dtype), like)
-    found = jax.vmap(partial(_summary, make, students.bags))(*from_leaves(params, several))
-    outputs = np.asarray(found.outputs)
-    return Graduates(
-        predictions=expit(outputs) if students.targets.kind == "classification" else scale.undo(outputs),
-        state=np.asarray(found.state),
-        best_epoch=studied.best_epoch[kept],
-        curves={name: values[kept] for name, values in studied.curves.items()},
-        epochs=studied.epochs,
-        params=params,
-    )
-
-
-def _summary(make: Callable[[Array], TaughtStudent], bags: Bags, params: Any, rest: Any) -> Summary:
-    return nnx.merge(graphdef_of(make), params, rest)(bags)
+    curves = {name: values[kept] for name, values in studied.curves.items()}
+    return params, {"best_epoch": studied.best_epoch[kept], "curves": curves, "epochs": studied.epochs}

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.recipes.gallon_costs import milliseconds_of_students
 from jaxgkd.recipes.gallon_examples import write_examples
-from jaxgkd.recipes.gallon_students import Class, Graduates
+from jaxgkd.recipes.gallon_students import Graduates, Students
 from jaxgkd.recipes.gallon_teachers import Lesson, Said
 from jaxgkd.recipes.gallon_texts import Prompts
 from jaxgkd.recipes.molecule_summary import Row, write_molecule_run
@@ -25,7 +24,7 @@ def write_gallon_run(
     labelled: Molecules,
     lessons: Sequence[Lesson],
     said: Mapping[str, Sequence[Said]],
-    students: Class,
+    students: Students,
     graduates: Sequence[Graduates],
     settings: Mapping[str, Mapping[str, Any]],
     n_try: int,
@@ -58,7 +57,7 @@ def write_gallon_run(
     rows, n = list(settings), len(labelled)
     targets = Targets.of(labelled, students.targets.metric)
     folds = lessons[0].folds
-    milliseconds = milliseconds_of_students(students, graduates[0])
+    milliseconds = students.milliseconds(graduates[0])
     student_cost = {"parameters": students.n_parameters, "ms_per_item": milliseconds}
     main = "lm" if "lm" in said else next(iter(said))
     found: dict[str, Row] = {}

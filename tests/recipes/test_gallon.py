@@ -128,6 +128,19 @@ def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecule
     assert np.load(tmp_path / "run" / "predictions.npz")["pred/student_distilled"].shape == (1, len(CHAINS), 2)
 
 
+def test_a_graph_network_can_be_the_student(run, data, tmp_path):
+    flags = ["--label", "size", "--baselines", "mean", "--student", "gnn", "--layers", "1"]
+    assert run(data, tmp_path / "run", *flags, seeds=1, epochs=2) == 0
+    summary = summary_of(tmp_path / "run")
+    arrays = np.load(tmp_path / "run" / "predictions.npz")
+    for row in ROWS:
+        assert np.isfinite(arrays[f"pred/{row}"]).all() and summary["results"][row]["parameters"] > 0
+    # The best epoch's validation error stands in the lines, in the unit of the labels.
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    best = min(line["valid"] for line in lines if line["row"] == "student_alone")
+    np.testing.assert_allclose(best, summary["results"]["student_alone"]["valid"][0], rtol=1e-4)
+
+
 def test_descriptions_from_a_file(run, data, tmp_path, capsys):
     lines = [
         {"smiles": text, "text": said, "model": "somebody"}
@@ -150,7 +163,7 @@ def test_descriptions_from_a_file(run, data, tmp_path, capsys):
     [
         (["--label", "size", "--teachers", "gnn", "gnn"], "'--teachers'"),
         (["--label", "size", "--parts"], "'--parts'"),
-        (["--label", "size", "--epochs", "5"], "'--epochs'"),
+        (["--label", "size", "--epochs", "-1"], "'--epochs'"),
         (["--label", "size", "--teachers", "gnn", "--modalities"], "add lm to --teachers"),
         (["--label", "size", "--search", "8", "--sweep", "nothing=1"], "names no setting"),
         (["--label", "size", "--sweep", "lr=0.1"], "drawn or swept"),
