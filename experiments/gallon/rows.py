@@ -19,6 +19,8 @@ from jaxgkd import cli
 HERE = Path(__file__).parent
 BONDS = ["--student", "neighbours"]
 BITS = ["--student", "fingerprint"]
+# A graph network takes a hundred times as long as a bag of atoms, so fewer settings are tried for its rows.
+GRAPH = ["--student", "gnn", "--search", "2"]
 FIXED = ["--split", "scaffold-chiral"]
 TEXTS = ["--descriptions", "$JAXGKD_DATA/molecules/clintox_descriptions.jsonl.gz"]
 
@@ -37,6 +39,10 @@ ROWS: dict[str, list[str]] = {
     "tox21-bonds": ["--data", "tox21", *BONDS],
     "bbbp-bits": ["--data", "bbbp", *BITS],
     "esol-bits": ["--data", "esol", *BITS],
+    "lipo-bits": ["--data", "lipo", *BITS],
+    "bbbp-gnn": ["--data", "bbbp", *GRAPH],
+    "clintox-gnn": ["--data", "clintox", *TEXTS, *GRAPH],
+    "esol-gnn": ["--data", "esol", *GRAPH],
     "bbbp-drawings": ["--data", "bbbp", "--teachers", "gnn", "lm", "drawing", "--modalities"],
     "bbbp-no-unlabelled": ["--data", "bbbp", "--unlabelled", "none"],
     "esol-no-unlabelled": ["--data", "esol", "--unlabelled", "none"],

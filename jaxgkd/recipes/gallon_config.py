@@ -20,7 +20,7 @@ SPACE = {
     "dropout": Choice((0.0, 0.2, 0.5)),
     "weight_decay": Choice((0.0, 1e-4, 1e-3)),
 }
-STRENGTHS = Choice((0.1, 0.3, 1.0, 3.0, 10.0))
+STRENGTHS = Choice((0.0, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0))
 TEACHER_SPACE = {
     "gnn_strength": STRENGTHS,
     "lm_strength": STRENGTHS,
@@ -164,7 +164,7 @@ class GALLON:
     """Of a molecule's state."""
     epochs: int = 0
     """Passes of a student over all training molecules; 0 takes 300 (of one step each), and 40 for a graph network."""
-    search: int = 8
+    search: int = 16
     """Settings tried for each row and seed, alone and distilled alike, chosen on validation; 1 takes the ones given."""
     sweep: tuple[str, ...] = ()
     """Settings to try in all combinations instead, such as lr=3e-3,1e-2 gnn-strength=0.1,1,10."""
