@@ -21,6 +21,7 @@ BONDS = ["--student", "neighbours"]
 BITS = ["--student", "fingerprint"]
 # A graph network takes a hundred times as long as a bag of atoms, so fewer settings are tried for its rows.
 GRAPH = ["--student", "gnn", "--search", "2"]
+BESIDE = ["--unlabelled", "nci"]
 FIXED = ["--split", "scaffold-chiral"]
 TEXTS = ["--descriptions", "$JAXGKD_DATA/molecules/clintox_descriptions.jsonl.gz"]
 
@@ -38,14 +39,17 @@ ROWS: dict[str, list[str]] = {
     "lipo-bonds": ["--data", "lipo", *BONDS],
     "tox21-bonds": ["--data", "tox21", *BONDS],
     "bbbp-bits": ["--data", "bbbp", *BITS],
+    "clintox-bits": ["--data", "clintox", *TEXTS, *BITS],
     "esol-bits": ["--data", "esol", *BITS],
     "lipo-bits": ["--data", "lipo", *BITS],
     "bbbp-gnn": ["--data", "bbbp", *GRAPH],
     "clintox-gnn": ["--data", "clintox", *TEXTS, *GRAPH],
     "esol-gnn": ["--data", "esol", *GRAPH],
     "bbbp-drawings": ["--data", "bbbp", "--teachers", "gnn", "lm", "drawing", "--modalities"],
-    "bbbp-no-unlabelled": ["--data", "bbbp", "--unlabelled", "none"],
-    "esol-no-unlabelled": ["--data", "esol", "--unlabelled", "none"],
+    "esol-beside": ["--data", "esol", *BESIDE],
+    "esol-bits-beside": ["--data", "esol", *BITS, *BESIDE],
+    "bbbp-beside": ["--data", "bbbp", *BESIDE],
+    "bbbp-bits-beside": ["--data", "bbbp", *BITS, *BESIDE],
     "bbbp-fixed": ["--data", "bbbp", *FIXED],
     "clintox-fixed": ["--data", "clintox", *TEXTS, *FIXED],
     "esol-fixed": ["--data", "esol", *FIXED],
