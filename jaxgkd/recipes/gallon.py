@@ -36,7 +36,7 @@ from jaxgkd.recipes.gallon_bag_students import BagClass
 from jaxgkd.recipes.gallon_config import GALLON, MODALITIES, check, rows_of, settings_of, shrunk
 from jaxgkd.recipes.gallon_costs import teacher_costs
 from jaxgkd.recipes.gallon_graph_students import GraphClass
-from jaxgkd.recipes.gallon_heads import READ, read_beside_atoms
+from jaxgkd.recipes.gallon_heads import FOLDS, READ, read_beside_atoms
 from jaxgkd.recipes.gallon_students import Students, Studied, choose
 from jaxgkd.recipes.gallon_summary import write_gallon_run
 from jaxgkd.recipes.gallon_teachers import (
@@ -114,7 +114,7 @@ def run(config: GALLON, console: Console) -> Path:
 
     def taught(seed: int) -> dict[str, Any]:
         title = f"{len(rows)} rows of students, {n_try} settings, seed {seed}"
-        with progress_bar(console, title, config.epochs or (40 if config.student == "gnn" else 300)) as tick:
+        with progress_bar(console, title, students.epochs) as tick:
             of_seed = {name: everyone[seed] for name, everyone in said.items()}
             return students.teach(of_seed, tries, splits[seed], lessons[seed].scale, seed, tick)._asdict()
 
@@ -232,7 +232,9 @@ def _teachers(
         facts = {"weights": encoder.weights_hash, "prompts": prompt_hash(prompt.texts), **asdict(tuning)}
         known[name] = reader = Teacher(learn, facts, of_split=True)
         if config.lm_reads_atoms:
-            known[name] = Teacher(partial(beside_atoms, reader), {**facts, "beside": READ}, of_split=True)
+            known[name] = Teacher(
+                partial(beside_atoms, reader), {**facts, "beside": READ, "head_folds": FOLDS}, of_split=True
+            )
     return {name: known[name] for name in (*config.teachers, *(name for name in prompts if name != "lm"))}
 
 

@@ -8,6 +8,7 @@ penalty, two initial weights. Nothing is chosen among them, they speak with one 
 import itertools
 import time
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,14 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from jaxgkd.data.processes import available_cores
 from jaxgkd.nn.molecule_bags import ReadAtoms
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, taught_problem
 from jaxgkd.recipes.gallon_bags import atom_sizes, bags_for
 from jaxgkd.recipes.gallon_teachers import Lesson, Said
 from jaxgkd.teachers.tune import described
-from jaxgkd.training.loop import fit
+from jaxgkd.training.parts import fit_in_parts
 
 #: Principal components of a language model's states that are read, and the width of a head.
 COMPONENTS, WIDTH = 64, 32
@@ -29,6 +31,9 @@ _DROPOUTS, _PENALTIES, _WEIGHTS = (0.2, 0.5), (0.0, 1e-3), 2
 _EPOCHS, _EVALUATE_EVERY, _RATE = 300, 10, 0.01
 #: What heads see of atoms: as much as any student does.
 READ = "neighbours"
+#: A training molecule is described by the heads that did not see its label: what is said of it then is more than the
+#: label once again.
+FOLDS = 5
 #: Heads of a fold.
 MEMBERS = len(_DROPOUTS) * len(_PENALTIES) * _WEIGHTS
 
@@ -45,8 +50,8 @@ def read_beside_atoms(lesson: Lesson, said: Said) -> Said:
     texts = principal_components(said.states, split.train, COMPONENTS)
     labels = lesson.scale.apply(targets.labels).astype(np.float32)
     make = head_maker(texts.shape[1], labels.shape[1])
-    fold = lesson.fold_of()
-    members = list(itertools.product(range(lesson.folds), _DROPOUTS, _PENALTIES, range(_WEIGHTS)))
+    fold = lesson.fold_of(FOLDS)
+    members = list(itertools.product(range(FOLDS), _DROPOUTS, _PENALTIES, range(_WEIGHTS)))
     in_train = np.isin(np.arange(n), split.train)
     column = lambda values: jnp.asarray(values, jnp.float32)  # noqa: E731
     run_data = {
@@ -70,10 +75,11 @@ def read_beside_atoms(lesson: Lesson, said: Said) -> Said:
     key = jax.random.key(lesson.seed)
     keys = jnp.stack([jax.random.fold_in(key, k * _WEIGHTS + start) for k, _, _, start in members])
     problem = _problem(make, targets.kind, targets.metric)
-    fitted = fit(problem, keys, run_data, shared, epochs=_EPOCHS, evaluate_every=_EVALUATE_EVERY)
+    options: dict[str, Any] = {"epochs": _EPOCHS, "evaluate_every": _EVALUATE_EVERY}
+    fitted = fit_in_parts(problem, keys, run_data, shared, workers=available_cores(), **options)
     forward = jax.jit(jax.vmap(partial(_outputs, graphdef_of(make)), in_axes=(0, 0, None)))
     outputs = np.asarray(forward(fitted.params, fitted.rest, shared["molecules"]))
-    of_folds = outputs.reshape(lesson.folds, MEMBERS, *outputs.shape[1:]).mean(axis=1)
+    of_folds = outputs.reshape(FOLDS, MEMBERS, *outputs.shape[1:]).mean(axis=1)
     seconds = said.seconds + time.perf_counter() - begun
     return said._replace(outputs=described(of_folds, fold), seconds=seconds)
 

@@ -57,7 +57,7 @@ class Graduates(NamedTuple):
 
 
 class Students(Protocol):
-    """All students of a run: n ``molecules`` and their ``targets``, and a ``width`` of states."""
+    """All students of a run: n ``molecules``, their ``targets``, a ``width`` of states, and ``epochs`` of training."""
 
     @property
     def molecules(self) -> Molecules:
@@ -72,6 +72,11 @@ class Students(Protocol):
     @property
     def width(self) -> int:
         """Of a state."""
+        ...
+
+    @property
+    def epochs(self) -> int:
+        """Of training."""
         ...
 
     @property

@@ -86,13 +86,13 @@ class Lesson:
         """Of all tasks."""
         return self.targets.kind
 
-    def fold_of(self) -> np.ndarray:
+    def fold_of(self, folds: int) -> np.ndarray:
         """[n] fold of every training molecule, −1 elsewhere and with a single fold; copies share one."""
         fold = np.full(len(self.molecules), -1, np.int32)
-        if self.folds > 1:
+        if folds > 1:
             repeats = np.asarray(self.molecules.repeats)
             first = np.where(repeats >= 0, repeats, np.arange(len(repeats)))
-            dealt = np.random.default_rng([self.seed, self.folds]).permutation(len(first)) % self.folds
+            dealt = np.random.default_rng([self.seed, folds]).permutation(len(first)) % folds
             fold[self.split.train] = dealt[first[self.split.train]]
         return fold
 
@@ -147,7 +147,7 @@ def over_folds(lesson: Lesson, learn: Callable[[np.ndarray, int], Said]) -> Said
       lesson: with the folds.
       learn: from the molecules to train on, and the number of the fold, to what the network then says of all.
     """
-    fold = lesson.fold_of()
+    fold = lesson.fold_of(lesson.folds)
     said = [learn(lesson.split.train[fold[lesson.split.train] != k], k) for k in range(lesson.folds)]
     return Said(
         described(np.stack([one.outputs for one in said]), fold),

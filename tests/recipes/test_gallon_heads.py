@@ -3,7 +3,7 @@ import pytest
 
 from jaxgkd.data.molecules import load_molecules
 from jaxgkd.data.splits import Split
-from jaxgkd.recipes.gallon_heads import principal_components, read_beside_atoms
+from jaxgkd.recipes.gallon_heads import FOLDS, principal_components, read_beside_atoms
 from jaxgkd.recipes.gallon_teachers import Lesson, Said
 from jaxgkd.recipes.molecule_targets import Targets
 
@@ -24,7 +24,7 @@ def lesson(tmp_path_factory, own_cache):
     split = Split(train=np.sort(order[:40]), valid=np.sort(order[40:50]), test=np.sort(order[50:]), name="x", seed=0)
     states = np.stack([told, *random.normal(size=(3, len(SMILES)))], axis=1).astype(np.float32)
     said = Said(np.zeros((len(SMILES), 1)), states, 1, 2.0)
-    return Lesson(molecules, targets, targets.scale(split.train), split, 0, 2), said
+    return Lesson(molecules, targets, targets.scale(split.train), split, 0, 1), said
 
 
 def test_heads_know_what_the_text_says_and_what_atoms_there_are(lesson):
@@ -41,12 +41,12 @@ def test_heads_know_what_the_text_says_and_what_atoms_there_are(lesson):
 def test_a_training_molecule_is_described_by_heads_that_did_not_see_its_label(lesson):
     """Another label changes what its own fold's heads say of the others, and not what they say of it."""
     lesson, said = lesson
-    fold = lesson.fold_of()
+    fold = lesson.fold_of(FOLDS)
     one = int(lesson.split.train[0])
     labels = lesson.targets.labels.copy()
     labels[one] += 5.0
     targets = Targets(labels, lesson.targets.kind, lesson.targets.metric)
-    other = Lesson(lesson.molecules, targets, lesson.scale, lesson.split, 0, 2)
+    other = Lesson(lesson.molecules, targets, lesson.scale, lesson.split, 0, 1)
     before, after = (read_beside_atoms(each, said).outputs for each in (lesson, other))
     mine = fold == fold[one]
     np.testing.assert_allclose(before[mine], after[mine], atol=1e-5)
