@@ -36,7 +36,7 @@ from jaxgkd.recipes.gallon_bag_students import BagClass
 from jaxgkd.recipes.gallon_config import GALLON, MODALITIES, check, rows_of, settings_of, shrunk
 from jaxgkd.recipes.gallon_costs import teacher_costs
 from jaxgkd.recipes.gallon_graph_students import GraphClass
-from jaxgkd.recipes.gallon_heads import FOLDS, READ, read_beside_atoms
+from jaxgkd.recipes.gallon_heads import FOLDS, READ, heads_parameters, read_beside_atoms
 from jaxgkd.recipes.gallon_students import Students, Studied, choose
 from jaxgkd.recipes.gallon_summary import write_gallon_run
 from jaxgkd.recipes.gallon_teachers import (
@@ -121,6 +121,7 @@ def run(config: GALLON, console: Console) -> Path:
     studied = [Studied(**run_dir.stage(f"students-{seed}", partial(taught, seed))) for seed in range(config.seeds)]
     chosen = choose(studied, len(rows))
     graduates = [students.graduate(one, chosen, lesson.scale) for one, lesson in zip(studied, lessons, strict=True)]
+    n_head = heads_parameters(encoder, len(molecules.tasks)) if encoder is not None and config.lm_reads_atoms else 0
     trained = [*studied, *(each for everyone in said.values() for each in everyone)]
     write_gallon_run(
         run_dir,
@@ -134,7 +135,7 @@ def run(config: GALLON, console: Console) -> Path:
         seconds=sum(one.seconds for one in trained),
         labels=_labels(config),
         baselines=config.baselines,
-        costs=teacher_costs(list(said), encoder, prompts, config.max_tokens, make_gnn, lessons[0]),
+        costs=teacher_costs(list(said), encoder, prompts, config.max_tokens, make_gnn, n_head, lessons[0]),
         encoder=encoder,
         prompts=prompts.get("lm"),
         max_tokens=config.max_tokens,
@@ -266,7 +267,11 @@ def _labels(config: GALLON) -> dict[str, str]:
     labels = {f"student_{name}": f"+ {label}" for name, label in named.items()}
     labels |= {"student_alone": f"{student} alone", "student_all": "+ GNN, LM and drawings"}
     both = " and ".join(named[name] for name in rows_of(config)["student_distilled"])
-    return labels | {"student_distilled": f"+ {both}", **{name: f"{label} (teacher)" for name, label in named.items()}}
+    beside = " beside atoms" if config.lm_reads_atoms else ""
+    teachers = {
+        name: f"{label}{beside if name in ('lm', *MODALITIES) else ''} (teacher)" for name, label in named.items()
+    }
+    return labels | {"student_distilled": f"+ {both}"} | teachers
 
 
 def _identity(config: GALLON, molecules: Molecules) -> dict[str, Any]:

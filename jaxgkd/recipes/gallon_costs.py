@@ -22,6 +22,7 @@ def teacher_costs(
     prompts: Mapping[str, Prompts],
     max_tokens: int,
     make_gnn: Make | None,
+    n_head: int,
     lesson: Lesson,
 ) -> dict[str, dict[str, float]]:
     """Parameters and ms per molecule of every teacher, all its folds together.
@@ -30,6 +31,7 @@ def teacher_costs(
       teachers: their names.
       encoder: the language model; prompts: name of a teacher → what it read; max_tokens: of a prompt.
       make_gnn: from a key to the graph teacher.
+      n_head: weights of all heads that speak for a language model.
       lesson: of any seed.
     """
     n_task, kind = lesson.targets.labels.shape[1], lesson.targets.kind
@@ -47,7 +49,7 @@ def teacher_costs(
             parameters = n_parameters(drawing_maker(DRAWING_SIZE, n_task))
         else:
             assert encoder is not None
-            parameters = encoder.model.n_parameters + (encoder.model.width + 1) * n_task
+            parameters = encoder.model.n_parameters + (encoder.model.width + 1) * n_task + n_head
             milliseconds = milliseconds_per_prompt(encoder, prompts[name].texts, max_tokens)
             costs[name] = {"parameters": lesson.folds * parameters, "ms_per_item": lesson.folds * milliseconds}
             continue

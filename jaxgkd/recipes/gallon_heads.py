@@ -22,6 +22,8 @@ from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, taught_problem
 from jaxgkd.recipes.gallon_bags import atom_sizes, bags_for
 from jaxgkd.recipes.gallon_teachers import Lesson, Said
+from jaxgkd.recipes.molecule_networks import n_parameters
+from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.tune import described
 from jaxgkd.training.parts import fit_in_parts
 
@@ -94,6 +96,12 @@ def head_maker(d_text: int, n_task: int):
         return TaughtStudent(head, WIDTH, (), rngs=rngs)
 
     return make
+
+
+def heads_parameters(encoder: TextEncoder, n_task: int) -> int:
+    """Weights of all heads that speak for a language model in one split."""
+    make = head_maker(min(COMPONENTS, encoder.model.width), n_task)
+    return FOLDS * MEMBERS * n_parameters(make, lambda model: model.student)
 
 
 _problem = lru_cache(maxsize=4)(taught_problem)

@@ -6,6 +6,7 @@ import pytest
 
 from jaxgkd import cli
 from jaxgkd.data.molecule_texts import templates
+from jaxgkd.recipes import gallon_heads
 from jaxgkd.recipes.gallon_config import GALLON, rows_of, settings_of
 from jaxgkd.training.summary import check_summary
 
@@ -112,11 +113,13 @@ def test_labels_of_what_is_tested_play_no_part(first, run, data, tmp_path):
         np.testing.assert_array_equal(before[f"pred/{row}"][0], after[f"pred/{row}"][0])
 
 
-def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecules(run, data, tmp_path):
+def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecules(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(gallon_heads, "_EPOCHS", 20)
+    monkeypatch.setattr(gallon_heads, "FOLDS", 2)
     others = tmp_path / "others.csv"
     others.write_text("smiles\n" + "\n".join(f"{'C' * n}Cl" for n in range(1, 9)) + "\n")
     flags = ["--label", "oxygen", "ring", "--teachers", "gnn", "lm", "drawing", "--student", "fingerprint"]
-    flags += ["--baselines", "mean", "--unlabelled", str(others), "--folds", "2", "--lm-reads-atoms", "--modalities"]
+    flags += ["--baselines", "mean", "--unlabelled", str(others), "--lm-reads-atoms", "--modalities"]
     assert run(data, tmp_path / "run", *flags, seeds=1) == 0
     summary = summary_of(tmp_path / "run")
     modalities = {"lm_smiles", "lm_description", "lm_structure"}

@@ -3,6 +3,7 @@ import pytest
 
 from jaxgkd.data.molecules import load_molecules
 from jaxgkd.data.splits import Split
+from jaxgkd.recipes import gallon_heads
 from jaxgkd.recipes.gallon_heads import FOLDS, principal_components, read_beside_atoms
 from jaxgkd.recipes.gallon_teachers import Lesson, Said
 from jaxgkd.recipes.molecule_targets import Targets
@@ -38,8 +39,9 @@ def test_heads_know_what_the_text_says_and_what_atoms_there_are(lesson):
     assert found.best_epoch == 1 and found.seconds > 2.0
 
 
-def test_a_training_molecule_is_described_by_heads_that_did_not_see_its_label(lesson):
+def test_a_training_molecule_is_described_by_heads_that_did_not_see_its_label(lesson, monkeypatch):
     """Another label changes what its own fold's heads say of the others, and not what they say of it."""
+    monkeypatch.setattr(gallon_heads, "_EPOCHS", 20)
     lesson, said = lesson
     fold = lesson.fold_of(FOLDS)
     one = int(lesson.split.train[0])
