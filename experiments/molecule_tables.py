@@ -52,14 +52,16 @@ def rows_of(name: str, summary: Summary) -> list[str]:
 def costs(found: list[tuple[str, Summary]]) -> list[str]:
     """What teachers and students weigh and take."""
     table = [
-        "| run | teacher weights | student weights | teacher ms per molecule | student ms per molecule | training s |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| run | teacher weights | student weights | teacher ms per molecule | student ms per molecule | ratio "
+        "| training s |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name, summary in found:
         cost = summary["cost"]
         table.append(
             f"| {name} | {cost['teacher_parameters']:,} | {cost['student_parameters']:,} "
-            f"| {cost['teacher_ms_per_item']:.3g} | {cost['student_ms_per_item']:.3g} | {cost['train_seconds']:,.0f} |"
+            f"| {cost['teacher_ms_per_item']:.3g} | {cost['student_ms_per_item']:.3g} "
+            f"| {cost['teacher_ms_per_item'] / cost['student_ms_per_item']:,.0f} | {cost['train_seconds']:,.0f} |"
         )
     return [*table, ""]
 

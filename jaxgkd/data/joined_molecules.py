@@ -10,6 +10,7 @@ from jaxgkd.data.molecule_descriptions import canonical_keys
 from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.processes import map_chunks
 from jaxgkd.errors import ConfigError
+from jaxgkd.graphs.batching import ranges
 
 _CHUNK = 512
 
@@ -38,9 +39,8 @@ def joined_molecules(labelled: Molecules, others: Molecules, most: int | None = 
             known.add(key)
             rows.append(i)
     rows = np.array(rows[:most], np.int64)
-    atoms, edges, letters = (
-        _ranges(start, rows) for start in (others.atom_start, others.edge_start, others._smiles_start)
-    )
+    starts = (np.asarray(start, np.int64) for start in (others.atom_start, others.edge_start, others._smiles_start))
+    atoms, edges, letters = (ranges(start[rows], start[rows + 1] - start[rows]) for start in starts)
     join = lambda first, second: np.concatenate([np.asarray(first), np.asarray(second)])  # noqa: E731
     grow = lambda first, second: join(first, first[-1] + np.cumsum(np.diff(second)[rows]))  # noqa: E731
     blank = lambda array, value: np.full((len(atoms), *array.shape[1:]), value, array.dtype)  # noqa: E731
@@ -81,10 +81,3 @@ def _keys(molecules: Molecules) -> list[str]:
     n = len(molecules)
     chunks = ([molecules.smiles(i) for i in range(at, min(at + _CHUNK, n))] for at in range(0, n, _CHUNK))
     return [key for found in map_chunks(canonical_keys, chunks) for key, _ in found]
-
-
-def _ranges(start: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """All positions ``start[i]`` to ``start[i + 1] - 1`` of the rows i, one after another."""
-    start = np.asarray(start, np.int64)
-    sizes = start[rows + 1] - start[rows]
-    return np.repeat(start[rows] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())

@@ -137,8 +137,8 @@ def assemble(graphs: ManyGraphs, rows: np.ndarray, budget: Budget) -> Batch:
     nodes, edges = int(n_node.sum()), int(n_edge.sum())
     if not budget.fits(n_node, n_edge):
         raise ValueError(f"{len(rows)} graphs with {nodes} nodes and {edges} edges do not fit into {budget}")
-    from_nodes = _ranges(graphs.node_start[rows], n_node)
-    from_edges = _ranges(graphs.edge_start[rows], n_edge)
+    from_nodes = ranges(graphs.node_start[rows], n_node)
+    from_edges = ranges(graphs.edge_start[rows], n_edge)
     shift = np.repeat(np.cumsum(n_node) - n_node, n_edge)
     # Edges of padding are loops dealt out to the nodes of padding, so that none of these gets a long row.
     loops = nodes + np.arange(budget.n_edge - edges) % (budget.n_node - nodes)
@@ -316,7 +316,7 @@ class Batches:
         return PaddingReport(1 - real / slots, in_rows, len(counts), len(taken), counts)
 
 
-def _ranges(start: np.ndarray, size: np.ndarray) -> np.ndarray:
+def ranges(start: np.ndarray, size: np.ndarray) -> np.ndarray:
     """``start[i], start[i] + 1, …`` up to ``size[i]`` of them, for one i after another."""
     before = np.cumsum(size) - size
     return np.repeat(start - before, size) + np.arange(int(size.sum()))

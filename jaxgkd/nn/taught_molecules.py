@@ -8,8 +8,8 @@ GALLON has the first for classes and the second for numbers; here either can be 
 a map of the teacher's state would be a target that moves, and that the loss can shrink.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,10 @@ from jax import Array
 
 from jaxgkd import losses
 from jaxgkd.nn.molecule_bags import Summary
+from jaxgkd.nn.molecule_problem import Make, TaskKind
 from jaxgkd.nn.node_problem import default_optimizer, graphdef_of
 from jaxgkd.training.loop import Problem
 from jaxgkd.training.metrics import mean_over_traced_columns
-
-TaskKind = Literal["classification", "regression"]
-Make = Callable[[Array], nnx.Module]
 
 
 class Taught(NamedTuple):

@@ -59,10 +59,9 @@ from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.prompts import prompt_hash
 from jaxgkd.teachers.text_tuning import TuneSettings
+from jaxgkd.teachers.tune import Progress
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory, check_folder
-
-Progress = Callable[[int, float], None]
 
 
 def run(config: GALLON, console: Console) -> Path:

@@ -25,12 +25,13 @@ from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, taught_problem
 from jaxgkd.recipes.gallon_bags import Kind, atom_sizes, bags_for
 from jaxgkd.recipes.gallon_heads import principal_components
 from jaxgkd.recipes.gallon_students import COMPONENTS, Graduates, Studied, of_chosen
-from jaxgkd.recipes.gallon_teachers import Said, median_milliseconds
+from jaxgkd.recipes.gallon_teachers import Said
 from jaxgkd.recipes.molecule_baselines import BITS
 from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.recipes.molecule_targets import Scale, Targets
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.parts import fit_in_parts
+from jaxgkd.training.timing import median_milliseconds
 
 _EVALUATE_EVERY = 10
 

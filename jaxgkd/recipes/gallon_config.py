@@ -129,7 +129,7 @@ class GALLON:
     """Networks a teacher consists of; with 2 or more a training molecule's outputs come from one that never saw its
     label."""
     unlabelled: str = "none"
-    """Molecules without labels that students learn from through their teachers: none, nci (4,800 compounds inside
+    """Molecules without labels that students learn from through their teachers: none, nci (4,991 compounds inside
     RDKit's package), or a .csv file with SMILES. None of them is among the data."""
     n_unlabelled: int = 2000
     """How many of them, at most."""

@@ -8,10 +8,11 @@ import numpy as np
 
 from jaxgkd.graphs import Batches
 from jaxgkd.nn.molecule_problem import Make, molecule_problem
-from jaxgkd.recipes.gallon_teachers import DRAWING_SIZE, Lesson, drawing_maker, drawing_problem, median_milliseconds
+from jaxgkd.recipes.gallon_teachers import DRAWING_SIZE, Lesson, drawing_maker, drawing_problem
 from jaxgkd.recipes.gallon_texts import Prompts, milliseconds_per_prompt
 from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.teachers.hops import TextEncoder
+from jaxgkd.training.timing import median_milliseconds
 
 _TIMED = 128
 

@@ -21,16 +21,17 @@ from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.splits import Split
 from jaxgkd.graphs import Batch, Batches, ManyGraphs
 from jaxgkd.nn.molecule_bags import Summary
-from jaxgkd.nn.molecule_problem import default_optimizer
+from jaxgkd.nn.molecule_problem import TaskKind, default_optimizer
 from jaxgkd.nn.node_problem import graphdef_of
-from jaxgkd.nn.taught_molecules import TaskKind, TaughtStudent, label_loss, state_loss, task_loss
+from jaxgkd.nn.taught_molecules import TaughtStudent, label_loss, state_loss, task_loss
 from jaxgkd.recipes.gallon_heads import principal_components
 from jaxgkd.recipes.gallon_students import COMPONENTS, Graduates, Studied, of_chosen
-from jaxgkd.recipes.gallon_teachers import Said, median_milliseconds
+from jaxgkd.recipes.gallon_teachers import Said
 from jaxgkd.recipes.molecule_networks import make_graph_teacher, n_parameters
 from jaxgkd.recipes.molecule_targets import Scale, Targets
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batches
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
+from jaxgkd.training.timing import median_milliseconds
 
 _BATCH, _TIMED = 64, 128
 

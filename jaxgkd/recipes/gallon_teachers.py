@@ -353,13 +353,3 @@ def learn_from_texts(
     features, outputs = tuned.read_out(texts.states, np.arange(len(tokens.lengths)))
     seconds = time.perf_counter() - begun
     return Said(outputs[tokens.rows], features[tokens.rows], tuned.best_epoch, seconds)
-
-
-def median_milliseconds(forward: Callable[[], Any]) -> float:
-    """Milliseconds of a call, the median of ten after a first one that compiles."""
-    times = []
-    for _ in range(11):
-        begun = time.perf_counter()
-        jax.block_until_ready(forward())
-        times.append(time.perf_counter() - begun)
-    return 1e3 * float(np.median(times[1:]))

@@ -1,6 +1,5 @@
 """What a language model reads about molecules: their SMILES, a description, a list of bonds, or some of these."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,6 +13,7 @@ from jaxgkd.data.molecule_descriptions import Missing, read_descriptions
 from jaxgkd.data.molecule_texts import all_templates, structure_sentences
 from jaxgkd.data.molecules import Molecules
 from jaxgkd.teachers.hops import TextEncoder
+from jaxgkd.training.timing import median_milliseconds
 
 Part = Literal["smiles", "description", "structure"]
 _TIMED = 32
@@ -82,9 +82,4 @@ def milliseconds_per_prompt(encoder: TextEncoder, texts: Sequence[str], max_toke
     rows: list[int] = np.unique(np.linspace(0, len(texts) - 1, _TIMED).astype(int)).tolist()
     batch = encoder.tokenizer.batch([texts[i] for i in rows], max_tokens=max_tokens)
     inputs = jnp.asarray(batch.input_ids), jnp.asarray(batch.attention_mask)
-    times = []
-    for _ in range(4):
-        begun = time.perf_counter()
-        jax.block_until_ready(pooled(state, *inputs))
-        times.append(time.perf_counter() - begun)
-    return 1e3 * float(np.median(times[1:])) / len(rows)
+    return median_milliseconds(lambda: pooled(state, *inputs), passes=3) / len(rows)

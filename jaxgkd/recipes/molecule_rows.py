@@ -24,6 +24,7 @@ from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batche
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory
+from jaxgkd.training.timing import median_milliseconds
 
 Tree = Any
 # Coordinates are drawn anew for every batch from this, the seed, the epoch and the number of the batch.
@@ -272,14 +273,7 @@ def milliseconds_per_molecule(data: MoleculeData, network: Network, params: Tree
     feed = _in_space if three_d else _in_the_plane
     batches = list(feed(data, graphs, 0, rows, False)(0))
     forward = jax.jit(network.problem(data.targets).outputs)
-    run = lambda: [jax.block_until_ready(forward(params, batch)) for batch in batches]  # noqa: E731
-    run()
-    times = []
-    for _ in range(10):
-        begun = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begun)
-    return 1e3 * float(np.median(times)) / len(rows)
+    return median_milliseconds(lambda: [forward(params, batch) for batch in batches]) / len(rows)
 
 
 def _train(

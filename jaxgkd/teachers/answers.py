@@ -10,7 +10,6 @@ where a molecule has several lines, the first one counts, as in `data.molecule_d
 """
 
 import errno
-import fcntl
 import json
 import os
 from codecs import BOM_UTF8
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.training.file_lock import lock_file
 from jaxgkd.training.whole_file import write_whole
 
 
@@ -87,7 +87,7 @@ class AnswerFile:
         with self._disk_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Beside the file, since `finish` puts another file in its place.
-            self._lock: int | None = _lock(self.path)
+            self._lock: int | None = lock_file(self.path.with_name(f".{self.path.name}.lock"), self.path, ConfigError)
         try:
             with self._disk_errors():
                 self._open()
@@ -225,20 +225,3 @@ def _answer(line: bytes) -> Answer | None:
         return None
     right = (isinstance(value, int if name.endswith("tokens") else str) for name, value in known.items())
     return Answer(**known) if all(right) else None
-
-
-def _lock(path: Path) -> int:
-    """Take the file for this process; the system lets go of it when the process ends, however it ends."""
-    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise ConfigError(f"is being written by process {pid}", file=path, mend="wait until it has finished") from None
-    except OSError:
-        os.close(descriptor)
-        raise
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor

@@ -1,6 +1,5 @@
 """What a language model says about every node at every hop: prompts, extraction and the store, in one call."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from jaxgkd.graphs import undirected
 from jaxgkd.teachers.extract import extract
 from jaxgkd.teachers.prompts import HopPrompts, encoder_prompts, instruction_prompts
 from jaxgkd.teachers.rings import distance_rings
+from jaxgkd.training.timing import median_milliseconds
 
 TIMED_NODES = 32
 
@@ -183,10 +183,8 @@ def milliseconds_per_node(encoder: TextEncoder, prompts: list[tuple[str, ...]], 
 
     rows = np.unique(np.linspace(0, len(prompts[0]) - 1, TIMED_NODES).astype(int))
     batches = [encoder.tokenizer.batch([of_hop[i] for i in rows], max_tokens=max_tokens) for of_hop in prompts]
-    times = []
-    for _ in range(4):
-        begun = time.perf_counter()
-        for batch in batches:
-            jax.block_until_ready(pooled(state, jnp.asarray(batch.input_ids), jnp.asarray(batch.attention_mask)))
-        times.append(time.perf_counter() - begun)
-    return 1e3 * float(np.median(times[1:])) / len(rows)
+
+    def read() -> list[jax.Array]:
+        return [pooled(state, jnp.asarray(batch.input_ids), jnp.asarray(batch.attention_mask)) for batch in batches]
+
+    return median_milliseconds(read, passes=3) / len(rows)

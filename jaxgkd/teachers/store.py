@@ -14,7 +14,6 @@ which that format does not know, is kept as its 16 bits in uint16.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -41,6 +40,7 @@ from jaxgkd.teachers.manifest import (
     read_document,
     seal_of,
 )
+from jaxgkd.training.file_lock import lock_file
 
 
 def default_root() -> Path:
@@ -97,7 +97,7 @@ class StoreWriter:
         self._item_ids, self._rows = list(item_ids), rows
         with _disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock: int | None = _lock(self.folder)
+            self._lock: int | None = lock_file(self.folder / ".lock", self.folder, StoreError)
         try:
             with _disk_errors(self.folder):
                 self._begin()
@@ -334,23 +334,6 @@ def _npy(values: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     return buffer.getvalue()
-
-
-def _lock(folder: Path) -> int:
-    """Take the folder for this process; the system lets go of it when the process ends, however it ends."""
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise StoreError(f"is being written by process {pid}", file=folder, mend="wait until it has finished") from None
-    except OSError:
-        os.close(descriptor)
-        raise
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor
 
 
 def _sha256(path: Path) -> str:

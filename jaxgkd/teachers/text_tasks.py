@@ -7,7 +7,7 @@ layers are trained together.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,11 @@ import numpy as np
 import optax
 from jax import Array
 
+from jaxgkd.data.molecules import TaskKind
 from jaxgkd.language import Encoder
+from jaxgkd.teachers.text_classifier import PENALTIES, PROBE_RATE, PROBE_STEPS
 from jaxgkd.teachers.text_tuning import TunedText, TuneSettings, tune_upper
 from jaxgkd.teachers.token_states import TokenStates
-
-TaskKind = Literal["classification", "regression"]
-#: Of the linear layer that training starts from: full-batch steps of Adam, and their size.
-PROBE_STEPS, PROBE_RATE = 300, 0.02
-#: Of the squares of its weights on standardised features, as multiples of 1 / labels; validation chooses.
-PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 
 
 def fit_tasks(

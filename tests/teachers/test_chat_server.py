@@ -224,7 +224,7 @@ describe(questions, ChatServer("small", base_url=url, concurrency=3, first_wait=
 def test_a_client_that_is_killed_goes_on_and_asks_nothing_twice_that_was_kept(tmp_path, sent):
     items, path = [f"C{'N' * i}" for i in range(40)], tmp_path / "answers.jsonl"
     plans = {items[1]: ["500"], items[5]: ["drop"]}
-    with MisbehavingServer(plans, pause=0.03) as server:
+    with MisbehavingServer(plans, pause=0.1) as server:
         with open(tmp_path / "output", "wb") as output:
             command = [sys.executable, "-c", CLIENT, server.url, str(path), *items]
             client = subprocess.Popen(command, stdout=output, stderr=output)
