@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from jaxgkd.errors import DataError
 
 # pandas writes integers with gaps between them as 3.0, so whole numbers may end in .0.
 _INTEGER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")
+_CLASSES_MEND = 'write a list of class names such as ["theory", "practice"]'
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -36,7 +38,22 @@ class ListedClasses:
 
 
 def read_class_list(path: Path) -> ListedClasses:
-    """Reads ``classes.json``: a list of names, or an object from label to name.
+    """Reads ``classes.json``, which `list_classes` explains.
+
+    Raises:
+      DataError: it cannot be read, or is not what is explained there.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", file=path, mend="check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError("is not JSON in UTF-8", file=path, mend=_CLASSES_MEND) from error
+    return list_classes(content, path)
+
+
+def list_classes(content: Any, path: Path) -> ListedClasses:
+    """What a list of classes in ``path`` says: a list of names, or an object from label to name.
 
     In a list of names a label is a name or its position; a list of integers lists the labels themselves. In an object
     the keys are the labels, ordered by number where all are integers, else as written.
@@ -44,13 +61,6 @@ def read_class_list(path: Path) -> ListedClasses:
     Raises:
       DataError: it is neither of these, or a class comes twice.
     """
-    mend = 'write a list of class names such as ["theory", "practice"]'
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", file=path, mend="check its permissions") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError("is not JSON in UTF-8", file=path, mend=mend) from error
     if isinstance(content, dict):
         keys = list(content)
         if all(_integer(key) is not None for key in keys):
@@ -60,12 +70,12 @@ def read_class_list(path: Path) -> ListedClasses:
         keys = None
         names = [str(entry) if type(entry) is int else entry for entry in content]
     else:
-        raise DataError("is neither a list nor an object", file=path, mend=mend)
+        raise DataError("is neither a list nor an object", file=path, mend=_CLASSES_MEND)
     if not names:
-        raise DataError("lists no classes", file=path, mend=mend)
+        raise DataError("lists no classes", file=path, mend=_CLASSES_MEND)
     for number, name in enumerate(names):
         if not isinstance(name, str) or not name.strip() or not _is_text(name):
-            raise DataError(f"the name of class {number} is not text", file=path, mend=mend)
+            raise DataError(f"the name of class {number} is not text", file=path, mend=_CLASSES_MEND)
     names = [name.strip() for name in names]
     _check_unique(names, path)
     if keys is not None:

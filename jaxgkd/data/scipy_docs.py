@@ -8,6 +8,7 @@ the class out.
 
 import importlib
 import inspect
+import itertools
 import re
 import warnings
 from collections import Counter
@@ -68,7 +69,7 @@ _SEE_ALSO_NAMES = re.compile(r"(?::\w+:)?`?~?([A-Za-z_][\w.]*)`?(?:\(\))?(?:\s*,
 _EXPLAINED = re.compile(r"([*\w][\w, *]*?)\s*(?::|$)")
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     """One public function or class."""
 
     path: str
@@ -91,19 +92,19 @@ def load_scipy_docs() -> TextGraph:
     # Touching every public name also touches deprecated ones, whose warnings are no news to the user of this graph.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        items, names, modules = _collect()
+        items, names, modules = collect()
         versions = {root: importlib.import_module(root).__version__ for root in ("scipy", "numpy")}
     if not items:
         raise DataError("SciPy and NumPy have no docstrings here", mend="run Python without -OO")
     row_of = {item.path: row for row, item in enumerate(items)}
     pairs = {}
     for row, item in enumerate(items):
-        for path in _references(item, names):
+        for path in itertools.chain(*references(item, names)):
             if path in row_of and row_of[path] != row:
                 pairs[row, row_of[path]] = None
     edges = np.array(sorted(pairs), np.int32).reshape(-1, 2)
     classes = tuple(sorted({item.subpackage for item in items}))
-    texts = [f"{item.name}\n{_clean(item.docstring, modules)}" for item in items]
+    texts = [f"{item.name}\n{clean(item.docstring, modules)}" for item in items]
     return make_text_graph(
         name="scipy-docs",
         node_ids=np.array([item.path for item in items]),
@@ -118,7 +119,7 @@ def load_scipy_docs() -> TextGraph:
     )
 
 
-def _collect() -> tuple[list[_Item], dict[str, str], frozenset[str]]:
+def collect() -> tuple[list[Item], dict[str, str], frozenset[str]]:
     """The items sorted by path, every public path of an item with the path it goes by, and the module paths."""
     taken: dict[int, str] = {}
     alive = []
@@ -140,7 +141,7 @@ def _collect() -> tuple[list[_Item], dict[str, str], frozenset[str]]:
                     alive.append(thing)
                     taken[id(thing)] = path
                     docstring = inspect.cleandoc(thing.__doc__ or "")
-                    items.append(_Item(path, name, subpackage, module_path, docstring))
+                    items.append(Item(path, name, subpackage, module_path, docstring))
                 names[path] = taken[id(thing)]
     size = Counter(item.subpackage for item in items)
     kept = [item for item in items if size[item.subpackage] >= _SMALLEST_CLASS]
@@ -176,9 +177,9 @@ def _sections(docstring: str) -> list[tuple[str, list[str]]]:
     return sections
 
 
-def _references(item: _Item, names: dict[str, str]) -> list[str]:
-    """Paths of the items that the docstring lists under See Also, marks up, writes out or imports."""
-    own_names, mentions = set(), []
+def references(item: Item, names: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Paths of the items that the docstring lists under See Also, and of those it marks up, writes out or imports."""
+    own_names, listed_names = set(), []
     for heading, lines in _sections(item.docstring):
         if heading in _OWN_NAMES:
             explained = [_EXPLAINED.match(line) for line in lines if line and not line.startswith(" ")]
@@ -187,7 +188,7 @@ def _references(item: _Item, names: dict[str, str]) -> list[str]:
             for line in lines:
                 position = 0
                 while not line.startswith(" ") and (match := _SEE_ALSO_NAMES.match(line, position)):
-                    mentions.append(match[1])
+                    listed_names.append(match[1])
                     position = match.end()
                     if ":" in match[0][match[0].rfind("`") + 1 :]:
                         break
@@ -197,11 +198,15 @@ def _references(item: _Item, names: dict[str, str]) -> list[str]:
         for module, listed in _IMPORTED.findall(item.docstring)
         for name in re.findall(r"\w+", listed)
     ]
-    candidates = [*mentions, *marked_up, *_FULL_PATH.findall(item.docstring), *imported]
-    return [path for name in dict.fromkeys(candidates) if (path := _resolve(name, item, names))]
+    mentioned = [*marked_up, *_FULL_PATH.findall(item.docstring), *imported]
+    see_also, mentions = (
+        [path for name in dict.fromkeys(found) if (path := _resolve(name, item, names))]
+        for found in (listed_names, mentioned)
+    )
+    return see_also, mentions
 
 
-def _resolve(name: str, item: _Item, names: dict[str, str]) -> str | None:
+def _resolve(name: str, item: Item, names: dict[str, str]) -> str | None:
     """The path that ``name`` goes by when it is mentioned in ``item``: nearest namespace first."""
     root, dot, rest = name.partition(".")
     name = _ALIASES.get(root, root) + dot + rest
@@ -215,7 +220,7 @@ def _resolve(name: str, item: _Item, names: dict[str, str]) -> str | None:
     return None
 
 
-def _clean(docstring: str, modules: frozenset[str]) -> str:
+def clean(docstring: str, modules: frozenset[str]) -> str:
     """The docstring without what spells its class out."""
     local_aliases = {name for match in _IMPORT_AS.findall(docstring) for name in match if name}
     kept = []
@@ -250,9 +255,9 @@ def _without_module(path: str, modules: frozenset[str], local_aliases: set[str])
     return path
 
 
-def _summary(item: _Item, modules: frozenset[str]) -> str:
+def _summary(item: Item, modules: frozenset[str]) -> str:
     """The first paragraph that is not the call signature which compiled functions begin with."""
-    for paragraph in _clean(item.docstring, modules).split("\n\n"):
+    for paragraph in clean(item.docstring, modules).split("\n\n"):
         line = " ".join(paragraph.split())
         if line and not re.match(rf"{re.escape(item.name)}\s*\(", line):
             return line

@@ -23,7 +23,7 @@ from jaxgkd.errors import DataError
 
 TEXT_COLUMNS = ("title", "abstract", "text", "name", "keywords")
 _SPLITS = {"": "", "train": "train", "valid": "valid", "val": "valid", "test": "test"}
-_INTEGER_ID = re.compile(r"0|-?[1-9][0-9]{0,17}")
+INTEGER_ID = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _LONGEST_ID = 500
 _LONGEST_TITLE = 80
 
@@ -135,7 +135,7 @@ def make_text_graph(
         "features": features,
         "given_split": given_split,
     }
-    return TextGraph(name=name, sha256=_content_hash(content), notes=notes, **content)
+    return TextGraph(name=name, sha256=content_hash(content), notes=notes, **content)
 
 
 def load_text_graph(
@@ -164,7 +164,7 @@ def load_text_graph(
     """
     folder = Path(folder)
     nodes = read_table(find_table(folder, "nodes"))
-    ids = _read_ids(nodes)
+    ids = read_ids(nodes)
     columns = _choose_text_columns(nodes, text_columns, label, split)
     cells = [[cell.strip() for cell in nodes.column(column)] for column in columns]
     texts = ["\n".join(cell for cell in row if cell) for row in zip(*cells, strict=True)] or [""] * len(nodes)
@@ -182,15 +182,15 @@ def load_text_graph(
         class_list = folder / "classes.json"
         listed = read_class_list(class_list) if class_list.exists() else None
         labels, class_names = resolve_labels(label_cells, nodes.rows, nodes.path, label, listed)
-    given_split = _read_split(nodes, split)
+    given_split = read_split(nodes, split)
     senders, receivers, notes = _read_edges(folder, nodes, ids)
     features_path = folder / "features.npz"
-    numeric = all(_INTEGER_ID.fullmatch(node) for node in ids)
+    numeric = all(INTEGER_ID.fullmatch(node) for node in ids)
     return make_text_graph(
         name=folder.resolve().name,
         node_ids=np.array([int(node) for node in ids], np.int64) if numeric else np.array(list(ids)),
         texts=texts,
-        titles=_titles(texts, dict(zip(columns, cells, strict=True))),
+        titles=titles_of(texts, dict(zip(columns, cells, strict=True))),
         labels=labels,
         class_names=class_names,
         senders=senders,
@@ -201,8 +201,8 @@ def load_text_graph(
     )
 
 
-def _read_ids(nodes: Table) -> dict[str, int]:
-    """Row index by node id."""
+def read_ids(nodes: Table) -> dict[str, int]:
+    """Row by node id, from the column ``node``. Raises DataError for an id that is empty, long or there twice."""
     ids: dict[str, int] = {}
     for i, cell in enumerate(nodes.column("node")):
         node = cell.strip()
@@ -243,7 +243,8 @@ def _choose_text_columns(
     return columns
 
 
-def _titles(texts: list[str], cells: dict[str, list[str]]) -> list[str]:
+def titles_of(texts: list[str], cells: dict[str, list[str]]) -> list[str]:
+    """A short name of every node: its ``title`` or ``name`` among the columns, or else how its text begins."""
     named = cells.get("title") or cells.get("name") or [""] * len(texts)
     return [" ".join(title.split()) or _beginning(text) for title, text in zip(named, texts, strict=True)]
 
@@ -254,7 +255,12 @@ def _beginning(text: str) -> str:
     return line if len(line) <= _LONGEST_TITLE else line[: _LONGEST_TITLE + 1].rsplit(" ", 1)[0][:_LONGEST_TITLE] + "…"
 
 
-def _read_split(nodes: Table, split: str) -> np.ndarray | None:
+def read_split(nodes: Table, split: str) -> np.ndarray | None:
+    """[rows] of "train", "valid", "test" or "", or None without a column ``split`` or anything in it.
+
+    Raises:
+      DataError: a cell holds something else, or a column of another name is not there.
+    """
     if split == "split" and split not in nodes.columns:
         return None
     parts = []
@@ -269,21 +275,7 @@ def _read_split(nodes: Table, split: str) -> np.ndarray | None:
 
 def _read_edges(folder: Path, nodes: Table, ids: dict[str, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     edges = read_table(find_table(folder, "edges"))
-    numeric = all(_INTEGER_ID.fullmatch(node) for node in ids)
-    ends = []
-    for column in ("src", "dst"):
-        found = [ids.get(cell.strip(), -1) for cell in edges.column(column)]
-        if -1 in found:
-            i = found.index(-1)
-            node = edges.columns[column][i].strip()
-            if numeric and node and not _INTEGER_ID.fullmatch(node):
-                what = f"'{shown(node)}' is not an integer, while all node ids in {nodes.path.name} are"
-                mend = "write the id as the node table does"
-            else:
-                what = f"there is no node '{shown(node)}' in {nodes.path.name}" if node else "the node id is empty"
-                mend = "add the node or remove the edge"
-            raise DataError(what, file=edges.path, row=edges.rows[i], field=column, mend=mend)
-        ends.append(np.array(found, np.int32))
+    ends = [read_end(edges, column, ids, nodes) for column in ("src", "dst")]
     if not len(edges):
         raise DataError("there are no edges", file=edges.path, mend="add a row for every edge")
     if (ends[0] == ends[1]).all():
@@ -291,6 +283,30 @@ def _read_edges(folder: Path, nodes: Table, ids: dict[str, int]) -> tuple[np.nda
     unread = [column for column in edges.columns if column not in ("src", "dst") and column]
     notes = [f"edge columns not used: {', '.join(unread)}"] if unread else []
     return ends[0], ends[1], notes
+
+
+def read_end(edges: Table, column: str, ids: dict[str, int], nodes: Table) -> np.ndarray:
+    """[rows of ``edges``] int32, the row of the node table that each id in ``column`` is in.
+
+    Args:
+      edges: an edge table; column: of node ids.
+      ids: row by node id, as `read_ids` gives it; nodes: where they are from, for errors.
+
+    Raises:
+      DataError: an id that no node has.
+    """
+    found = [ids.get(cell.strip(), -1) for cell in edges.column(column)]
+    if -1 in found:
+        i = found.index(-1)
+        node = edges.columns[column][i].strip()
+        if node and not INTEGER_ID.fullmatch(node) and all(INTEGER_ID.fullmatch(each) for each in ids):
+            what = f"'{shown(node)}' is not an integer, while all node ids in {nodes.path.name} are"
+            mend = "write the id as the node table does"
+        else:
+            what = f"there is no node '{shown(node)}' in {nodes.path.name}" if node else "the node id is empty"
+            mend = "add the node or remove the edge"
+        raise DataError(what, file=edges.path, row=edges.rows[i], field=column, mend=mend)
+    return np.array(found, np.int32)
 
 
 def _clean_edges(senders: np.ndarray, receivers: np.ndarray, n_node: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -308,7 +324,7 @@ def _clean_edges(senders: np.ndarray, receivers: np.ndarray, n_node: int) -> tup
     return senders[kept].astype(np.int32), receivers[kept].astype(np.int32), notes
 
 
-def _content_hash(content: dict[str, object]) -> str:
+def content_hash(content: dict[str, object]) -> str:
     """SHA-256 over the fields in order, each with its kind and length, so that no two contents run together."""
     digest = hashlib.sha256()
     for field, value in content.items():

@@ -3,8 +3,8 @@
 ``build`` makes records and layouts from plain arrays, ``aggregate`` reduces over edges, ``neighbourhoods`` gives parts
 of a graph and positions of nodes. ``batching`` puts many small graphs into batches of few shapes (``budgets`` and
 ``size_classes`` choose these), ``prefetch`` makes batches ahead of time. ``rows`` gives every graph a row of its own
-instead, for attention over all pairs of nodes, which ``paths`` tells apart. Nothing outside this folder imports jraph
-or calls a segment operation.
+instead, for attention over all pairs of nodes, which ``paths`` tells apart. ``hetero`` lays out edges of several types.
+Nothing outside this folder imports jraph or calls a segment operation.
 """
 
 from jraph import GraphsTuple
@@ -14,6 +14,7 @@ from jaxgkd.graphs.aggregate import (
     aggregate,
     aggregate_heads,
     build_layout,
+    edge_dot,
     edge_softmax,
     sparse_rows,
     to_edges,
@@ -22,6 +23,15 @@ from jaxgkd.graphs.aggregate import (
 from jaxgkd.graphs.batching import Batch, Batches, ManyGraphs, Position, Step, assemble
 from jaxgkd.graphs.budgets import Budget
 from jaxgkd.graphs.build import MixedRows, SparseRows, from_edges, undirected
+from jaxgkd.graphs.hetero import (
+    HeteroLayout,
+    TypedEdges,
+    build_hetero_layout,
+    degrees,
+    reverse_of,
+    with_reverses,
+    without_edges,
+)
 from jaxgkd.graphs.paths import Paths, shortest_paths
 from jaxgkd.graphs.prefetch import prefetch
 from jaxgkd.graphs.rows import RowBatch, assemble_rows, row_batches
@@ -31,6 +41,7 @@ __all__ = [
     "Batches",
     "Budget",
     "GraphsTuple",
+    "HeteroLayout",
     "Layout",
     "ManyGraphs",
     "MixedRows",
@@ -39,18 +50,25 @@ __all__ = [
     "RowBatch",
     "SparseRows",
     "Step",
+    "TypedEdges",
     "aggregate",
     "aggregate_heads",
     "assemble",
     "assemble_rows",
+    "build_hetero_layout",
     "build_layout",
+    "degrees",
+    "edge_dot",
     "edge_softmax",
     "from_edges",
     "prefetch",
+    "reverse_of",
     "row_batches",
     "shortest_paths",
     "sparse_rows",
     "to_edges",
     "to_nodes",
     "undirected",
+    "with_reverses",
+    "without_edges",
 ]

@@ -88,18 +88,33 @@ def host_layout(senders: np.ndarray, receivers: np.ndarray, n_node: int, *, n_se
     for name, index, size in (("senders", senders, n_senders), ("receivers", receivers, n_node)):
         if len(index) and (index.min() < 0 or index.max() >= size):
             raise ValueError(f"{name} hold {index.min()}..{index.max()}, outside the {size} nodes there are")
-    order = np.lexsort((senders, receivers))
+    order = _order(receivers, senders, n_senders)
     senders, receivers = senders[order].astype(np.int32), receivers[order].astype(np.int32)
     return Layout(
         senders=senders,  # type: ignore[arg-type]
         receivers=receivers,  # type: ignore[arg-type]
         row_start=_starts(receivers, n_node),  # type: ignore[arg-type]
-        transpose_order=np.argsort(senders, kind="stable").astype(np.int32),  # type: ignore[arg-type]
+        transpose_order=_order(senders, np.zeros(1, np.int32), 1).astype(np.int32),  # type: ignore[arg-type]
         column_start=_starts(senders, n_senders),  # type: ignore[arg-type]
         order=order.astype(np.int32),  # type: ignore[arg-type]
         n_senders=n_senders,
         n_receivers=n_node,
     )
+
+
+def _order(major: np.ndarray, minor: np.ndarray, n_minor: int) -> np.ndarray:
+    """Positions [e] by ``major`` and then ``minor``, both of 0 or more and ``minor < n_minor``; ties stay in order.
+
+    The position is the last part of one number whose order decides: sorting numbers is several times faster than
+    sorting positions by two keys, where all three go into 63 bits.
+    """
+    places = len(major).bit_length()
+    if (int(major.max(initial=0)) + 1) * n_minor > 2 ** (63 - places):
+        return np.lexsort((np.broadcast_to(minor, major.shape), major))
+    pairs = major.astype(np.int64) * n_minor + minor.astype(np.int64)
+    key = (pairs << places) + np.arange(len(major))
+    key.sort()
+    return key & (2**places - 1)
 
 
 def _starts(index: np.ndarray, size: int) -> np.ndarray:
@@ -150,6 +165,38 @@ def aggregate_heads(
       [n_receivers, h, d] in the dtype of ``node_values``.
     """
     return _weighted_sum(node_values, edge_weights, layout).astype(node_values.dtype)
+
+
+@jax.custom_vjp
+def edge_dot(
+    sender_values: Float[Array, "n_senders h d"], receiver_values: Float[Array, "n_receivers h d"], layout: Layout
+) -> Float[Array, "e h"]:
+    """For every edge and head the dot product of its two ends: ``out[e, h] = x[senders[e], h] · y[receivers[e], h]``.
+
+    Neither end's values are ever held edge by edge; the gradients are two weighted sums over the edges.
+
+    Args:
+      sender_values: [n_senders, h, d]; receiver_values: [n_receivers, h, d].
+      layout: where the edges are.
+
+    Returns:
+      [e, h] float32 in the layout's order.
+    """
+    return _edge_dot(sender_values, receiver_values, layout)
+
+
+def _edge_dot_forward(sender_values, receiver_values, layout):
+    return edge_dot(sender_values, receiver_values, layout), (sender_values, receiver_values, layout)
+
+
+def _edge_dot_backward(saved, cotangent):
+    sender_values, receiver_values, layout = saved
+    to_receivers = _weighted_sum(sender_values, cotangent, layout)
+    to_senders = _weighted_sum(receiver_values, cotangent[layout.transpose_order], _transposed(layout))
+    return to_senders.astype(sender_values.dtype), to_receivers.astype(receiver_values.dtype), None
+
+
+edge_dot.defvjp(_edge_dot_forward, _edge_dot_backward)
 
 
 def to_edges(

@@ -90,6 +90,47 @@ def area_under_roc(scores: np.ndarray, labels: np.ndarray, where: np.ndarray) ->
     return float(above / (n_positive * n_negative))
 
 
+def average_precision(scores: np.ndarray, labels: np.ndarray, where: np.ndarray) -> float:
+    """Mean over the counted positives of the share of positives among all that score as high or higher.
+
+    Tied items are one step of the curve, so a scorer that tells nothing apart gets the share of positives.
+
+    Args:
+      scores: [n] higher for what is more likely positive, on any scale; labels: [n] 0 or 1, anything where not counted.
+      where: [n] bool, True for counted items; without a positive among them the result is NaN.
+
+    >>> round(average_precision(np.array([0.9, 0.4, 0.4, 0.1]), np.array([1, 1, 0, 0]), np.ones(4, bool)), 4)
+    0.8333
+    """
+    positive = np.asarray(labels)[where] == 1
+    if not positive.any():
+        return float("nan")
+    # The number of items that score as high or higher is the largest rank among equals, from above.
+    scores = -np.asarray(scores, np.float64)[where]
+    precision = rankdata(scores[positive], method="max") / rankdata(scores, method="max")[positive]
+    return float(precision.mean())
+
+
+def macro_f1(logits: Array, labels: Array, where: Array) -> Array:
+    """Mean over classes of the harmonic mean of precision and recall, 2 TP / (predicted + there).
+
+    Classes that are neither predicted nor there among the counted items are left out of the mean.
+
+    Args:
+      logits: [n, classes]; labels: [n] integers, anything where not counted.
+      where: [n] bool, True for counted items; without any the result is NaN.
+
+    Returns:
+      scalar from 0 to 1.
+    """
+    classes = jnp.arange(logits.shape[-1])
+    predicted = (jnp.argmax(logits, axis=-1)[:, None] == classes) & where[:, None]
+    there = (labels[:, None] == classes) & where[:, None]
+    counts = jnp.sum(predicted, axis=0) + jnp.sum(there, axis=0)
+    scores = 2 * jnp.sum(predicted & there, axis=0) / jnp.maximum(counts, 1)
+    return jnp.sum(scores) / jnp.sum(counts > 0)
+
+
 #: Name in a summary → what scores a column of labels.
 COLUMN_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = {
     "mae": mean_absolute_error,

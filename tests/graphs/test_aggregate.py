@@ -74,6 +74,19 @@ def test_any_graph_reduces_as_the_index_equation_says(edges):
         np.testing.assert_allclose(weighted[reduce], expected, atol=1e-5, err_msg=reduce)
 
 
+@pytest.mark.parametrize("scale", [1, 2**30])
+def test_edges_are_ordered_by_receiver_and_sender_whether_or_not_all_fits_into_one_number(scale, monkeypatch):
+    random = np.random.default_rng(0)
+    major, minor = random.integers(0, 4, 60) * scale, random.integers(0, 5, 60)
+    n_minor, lexsort, calls = 5 * scale, np.lexsort, []
+    monkeypatch.setattr(np, "lexsort", lambda keys: (calls.append(1), lexsort(keys))[1])
+    # The reference sorts triples, so that equal pairs stay in the order in which they were given.
+    expected = sorted(range(60), key=lambda i: (major[i], minor[i], i))
+    np.testing.assert_array_equal(module._order(major, minor, n_minor), expected)
+    np.testing.assert_array_equal(module._order(major, np.zeros(1, int), n_minor), np.argsort(major, kind="stable"))
+    assert len(calls) == (0 if scale == 1 else 2)
+
+
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_a_node_without_edges_gets_zeros_and_sends_no_gradient(reduce):
     layout = build_layout(np.array([0, 1]), np.array([0, 0]), 3)

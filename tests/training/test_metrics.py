@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from jaxgkd.training.metrics import (
     accuracy,
     area_under_roc,
+    average_precision,
     cross_entropy,
+    macro_f1,
     mean_absolute_error,
     mean_over_columns,
     mean_over_traced_columns,
@@ -122,3 +124,39 @@ def test_traced_columns_are_those_of_numpy_with_the_better_ones_higher(metric):
     got = jax.jit(mean_over_traced_columns, static_argnums=0)(metric, predictions, labels, where)
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
     assert np.isnan(mean_over_traced_columns(metric, predictions, labels, np.zeros_like(where)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 1.0, np.nan]), st.booleans()), max_size=30))
+def test_average_precision_is_the_area_of_steps_under_the_curve(items):
+    """Threshold by threshold, from the highest: precision times the recall that is gained."""
+    scores, labels, counted = (np.array([item[i] for item in items]) for i in range(3))
+    where = counted.astype(bool) & ~np.isnan(labels)
+    n_positive = (labels[where] == 1).sum()
+    got = average_precision(scores, labels, where)
+    if not n_positive:
+        assert np.isnan(got)
+        return
+    wanted = recall = 0.0
+    for threshold in sorted(set(scores[where]), reverse=True):
+        above = labels[where & (scores >= threshold)]
+        wanted += above.mean() * ((above == 1).sum() / n_positive - recall)
+        recall = (above == 1).sum() / n_positive
+    assert got == pytest.approx(wanted)
+    assert average_precision(np.exp(3 * scores) - 7, labels, where) == pytest.approx(got)
+    assert average_precision(0 * scores, labels, where) == pytest.approx((labels[where] == 1).mean())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_macro_f1_is_the_mean_over_classes_that_occur(seed):
+    random = np.random.default_rng(seed)
+    logits, labels = random.normal(size=(30, 6)).astype(np.float32), random.integers(0, 4, 30)
+    logits[:, 5] = -9.0
+    where = random.random(30) < 0.6
+    predicted, wanted = logits.argmax(axis=1)[where], []
+    for c in set(predicted) | set(labels[where]):
+        right = np.sum((predicted == c) & (labels[where] == c))
+        precision, recall = right / max(np.sum(predicted == c), 1), right / max(np.sum(labels[where] == c), 1)
+        wanted.append(2 * precision * recall / max(precision + recall, 1e-9))
+    other = np.where(where, labels, -1)
+    assert float(jax.jit(macro_f1)(logits, other, where)) == pytest.approx(np.mean(wanted), rel=1e-5)
+    assert np.isnan(macro_f1(jnp.asarray(logits), labels, np.zeros(30, bool)))

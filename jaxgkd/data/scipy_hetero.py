@@ -1,0 +1,62 @@
+"""``scipy-docs`` as a heterogeneous graph: the public functions and classes of SciPy and NumPy, and their modules.
+
+Relations are ``see_also`` (listed under See Also), ``mentions`` (marked up, written out or imported elsewhere in the
+docstring) and ``member_of`` (the module of the public name). The task is to predict ``see_also``: the list itself and
+module paths are taken out of the text. Subpackages are no labels here, since the modules spell them out.
+"""
+
+import importlib
+import warnings
+
+import numpy as np
+
+from jaxgkd.data.hetero_graphs import EdgeSet, EdgeType, HeteroGraph, NodeSet, Task, make_hetero_graph
+from jaxgkd.data.scipy_docs import clean, collect, references
+from jaxgkd.errors import DataError
+
+_SEE_ALSO: EdgeType = ("function", "see_also", "function")
+
+
+def load_scipy_hetero() -> HeteroGraph:
+    """The graph of the installed versions' documentation, the same every time for the same versions.
+
+    Raises:
+      DataError: the docstrings have been stripped (``python -OO``).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        items, names, modules = collect()
+        versions = {root: importlib.import_module(root).__version__ for root in ("scipy", "numpy")}
+    if not items:
+        raise DataError("SciPy and NumPy have no docstrings here", mend="run Python without -OO")
+    row_of = {item.path: row for row, item in enumerate(items)}
+    of_module = {path: row for row, path in enumerate(sorted({item.module for item in items}))}
+    see_also: list[tuple[int, int]] = []
+    mentions: list[tuple[int, int]] = []
+    for row, item in enumerate(items):
+        listed, mentioned = ([row_of[path] for path in paths if path in row_of] for paths in references(item, names))
+        see_also += [(row, other) for other in dict.fromkeys(listed) if other != row]
+        # What is listed too is asked for, so it must not stand among what is known.
+        mentions += [(row, other) for other in dict.fromkeys(mentioned) if other != row and other not in listed]
+    functions = NodeSet(
+        ids=np.array([item.path for item in items]),
+        texts=tuple(f"{item.name}\n{clean(item.docstring, modules)}" for item in items),
+        titles=tuple(item.name for item in items),
+    )
+    member_of = [(row, of_module[item.module]) for row, item in enumerate(items)]
+    return make_hetero_graph(
+        name="scipy-docs",
+        nodes={"function": functions, "module": NodeSet(np.array(list(of_module)), None, tuple(of_module))},
+        edges={
+            _SEE_ALSO: _edges(see_also),
+            ("function", "mentions", "function"): _edges(mentions),
+            ("function", "member_of", "module"): _edges(member_of),
+        },
+        tasks=[Task("link_prediction", _SEE_ALSO)],
+        notes=[f"documentation of {root} {version}" for root, version in versions.items()],
+    )
+
+
+def _edges(pairs: list[tuple[int, int]]) -> EdgeSet:
+    ends = np.array(sorted(pairs), np.int32).reshape(-1, 2)
+    return EdgeSet(ends[:, 0].copy(), ends[:, 1].copy())
