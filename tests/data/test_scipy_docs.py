@@ -145,7 +145,7 @@ def test_references():
     names |= {"numpy.delta": "numpy.delta", "numpy.eta": "numpy.eta"}
     listed, mentioned = ({path.rpartition(".")[2] for path in paths} for paths in scipy_docs.references(item, names))
     assert listed == {"alpha", "omega", "phi"}
-    assert mentioned == {"beta", "gamma", "chi", "f", "delta", "eta"}
+    assert mentioned - listed == {"beta", "gamma", "chi", "f", "delta", "eta"}
 
 
 def test_stripped_docstrings_are_an_error(monkeypatch):
