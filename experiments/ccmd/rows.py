@@ -8,14 +8,12 @@ A run that is finished is not run again, one that was interrupted goes on. Summa
 ``tables.py`` turns into the README.
 """
 
-import argparse
-import shutil
 import sys
 from pathlib import Path
 
-from jaxgkd import cli
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-HERE = Path(__file__).parent
+from run_rows import main
 
 # Energies are nearly sums over atoms.
 QM7 = ["--data", "qm7", "--offset", "composition"]
@@ -34,26 +32,5 @@ ROWS: dict[str, list[str]] = {
 LARGE = ("qm7-large",)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    usual = [name for name in ROWS if name not in LARGE]
-    parser.add_argument("--only", nargs="*", choices=ROWS, default=usual, help="runs to make")
-    parser.add_argument("--out", type=Path, default=Path("runs/ccmd"), help="where the run folders go")
-    parser.add_argument("--list", action="store_true", help="print the commands and stop")
-    arguments = parser.parse_args()
-    for name in arguments.only:
-        flags = ROWS[name]
-        print(f"# {name}\njaxgkd run ccmd {' '.join(flags)}", flush=True)
-        if arguments.list:
-            continue
-        folder = arguments.out / name
-        # The summary names the command that makes the run, not this script.
-        sys.argv = ["jaxgkd", "run", "ccmd", *flags]
-        code = cli.main([*sys.argv[1:], "--out", str(folder), "--resume"])
-        if code:
-            raise SystemExit(code)
-        shutil.copyfile(folder / "summary.json", HERE / "results" / f"{name}.json")
-
-
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__, "ccmd", ROWS, large=LARGE)

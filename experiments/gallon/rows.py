@@ -8,15 +8,13 @@ A run that is finished is not run again, one that was interrupted goes on; what 
 the runs that differ in their students. Summaries are copied to ``results/``, which ``tables.py`` turns into the README.
 """
 
-import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 
-from jaxgkd import cli
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-HERE = Path(__file__).parent
+from run_rows import main
+
 BONDS = ["--student", "neighbours"]
 BITS = ["--student", "fingerprint"]
 # A graph network takes a hundred times as long as a bag of atoms, so fewer settings are tried for its rows.
@@ -58,26 +56,5 @@ ROWS: dict[str, list[str]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=ROWS, default=list(ROWS), help="runs to make")
-    parser.add_argument("--out", type=Path, default=Path("runs/gallon"), help="where the run folders go")
-    parser.add_argument("--list", action="store_true", help="print the commands and stop")
-    arguments = parser.parse_args()
-    for name in arguments.only:
-        command = ["jaxgkd", "run", "gallon", *ROWS[name]]
-        print(f"# {name}\n{' '.join(command)}", flush=True)
-        if arguments.list:
-            continue
-        folder = arguments.out / name
-        # The summary names the command that makes the run, not this script.
-        sys.argv = command
-        flags = [os.path.expandvars(word) for word in command[1:]]
-        code = cli.main([*flags, "--out", str(folder), "--resume"])
-        if code:
-            raise SystemExit(code)
-        shutil.copyfile(folder / "summary.json", HERE / "results" / f"{name}.json")
-
-
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__, "gallon", ROWS)

@@ -8,14 +8,13 @@ A row that is finished is not run again, one that was interrupted goes on. Summa
 ``tables.py`` turns into the README.
 """
 
-import argparse
-import shutil
 import sys
 from pathlib import Path
 
-from jaxgkd import cli
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-HERE = Path(__file__).parent
+from run_rows import main
+
 COMMON = ["--seeds", "10", "--search", "8"]
 # On Cora the plain GCN is better without normalisation, and the distilled one is as good.
 CORA = ["--data", "cora", "--norm", "none"]
@@ -47,27 +46,8 @@ ROWS: dict[str, list[str]] = {
     "cora-mlp-inductive": ["--data", "cora", "--split", "inductive", *MLP],
 }
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=ROWS, default=list(ROWS), help="rows to run")
-    parser.add_argument("--out", type=Path, default=Path("runs/lingugkd"), help="where the run folders go")
-    parser.add_argument("--list", action="store_true", help="print the commands and stop")
-    arguments = parser.parse_args()
-    for name in arguments.only:
-        # The default row is the command of the project's README, as it stands.
-        flags = [*ROWS[name], *COMMON] if ROWS[name] else []
-        print(f"# {name}\njaxgkd run lingugkd {' '.join(flags)}", flush=True)
-        if arguments.list:
-            continue
-        folder = arguments.out / name
-        # The summary names the command that makes the row, not this script.
-        sys.argv = ["jaxgkd", "run", "lingugkd", *flags]
-        code = cli.main([*sys.argv[1:], "--out", str(folder), "--resume"])
-        if code:
-            raise SystemExit(code)
-        shutil.copyfile(folder / "summary.json", HERE / "results" / f"{name}.json")
-
+# The default row is the command of the project's README, as it stands.
+COMMANDS = {name: [*flags, *COMMON] if flags else [] for name, flags in ROWS.items()}
 
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__, "lingugkd", COMMANDS)

@@ -29,6 +29,7 @@ from jaxgkd.graphs.hetero import (
     build_hetero_layout,
     degrees,
     reverse_of,
+    stack_relations,
     with_reverses,
     without_edges,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "row_batches",
     "shortest_paths",
     "sparse_rows",
+    "stack_relations",
     "to_edges",
     "to_nodes",
     "undirected",

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgkd.graphs import aggregate, build_hetero_layout
+from jaxgkd.graphs import aggregate, build_hetero_layout, stack_relations
 from jaxgkd.graphs.blocks import assemble_block, largest_budget
 from jaxgkd.graphs.sampling import NeighbourSampler, Request
 from jaxgkd.graphs.typed_blocks import block_hetero_layout
@@ -19,7 +19,9 @@ def propagate(states, layout, kernels):
             kind: values
             + (
                 aggregate(
-                    jnp.concatenate([states[each[0]] @ kernels[each] for each in layout[kind].edge_types]),
+                    stack_relations(
+                        {each: states[each[0]] @ kernels[each] for each in layout[kind].edge_types}, layout[kind]
+                    ),
                     layout[kind].layout,
                     edge_weights=jnp.asarray(layout[kind].weights),
                 )

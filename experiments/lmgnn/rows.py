@@ -1,0 +1,47 @@
+"""The runs of the LM-GNN tables: a name and the flags of ``jaxgkd run lmgnn`` that make it.
+
+    python experiments/lmgnn/rows.py                    # every run, one after another, some two hours on two cores
+    python experiments/lmgnn/rows.py --only imdb        # some of them
+    python experiments/lmgnn/rows.py --list             # the commands, without running them
+
+Five seeds for rows with a frozen language model, three for those that train one. ``wikispeedia-…-large`` is for an
+accelerator: longer texts, all layers trained, more steps.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from run_rows import main
+
+WIKI = ["--data", "wikispeedia", "--task"]
+CLICKS = [*WIKI, "link_prediction"]
+FROZEN = ["--stages"]
+LARGE_SETTING = ["--max-tokens", "256", "--tuned-layers", "6", "--lm-steps", "3000", "--cotrain-steps", "3000"]
+
+ROWS: dict[str, list[str]] = {
+    "default": [],
+    "imdb": ["--data", "imdb", "--task", "node_classification"],
+    "wikispeedia-subjects": [*WIKI, "node_classification"],
+    "wikispeedia-undone": [*WIKI, "edge_classification"],
+    "wikispeedia-clicks": CLICKS,
+    # Without training the language model: what negatives and scores are worth.
+    "clicks-uniform": [*CLICKS, *FROZEN, "--negatives", "uniform"],
+    "clicks-joint": [*CLICKS, *FROZEN, "--negatives", "joint"],
+    "clicks-in-batch": [*CLICKS, *FROZEN, "--negatives", "in_batch", "--edges-per-step", "512"],
+    "clicks-dot": [*CLICKS, *FROZEN, "--score", "dot"],
+    "clicks-rotate": [*CLICKS, *FROZEN, "--score", "rotate"],
+    "clicks-transe-l1": [*CLICKS, *FROZEN, "--score", "transe_l1"],
+    "clicks-transe-l2": [*CLICKS, *FROZEN, "--score", "transe_l2"],
+    "clicks-cross-entropy": [*CLICKS, *FROZEN, "--loss", "cross_entropy"],
+    "clicks-bpr": [*CLICKS, *FROZEN, "--loss", "bpr"],
+    "subjects-hgt": [*WIKI, "node_classification", *FROZEN, "--encoder", "hgt"],
+    "subjects-rgat": [*WIKI, "node_classification", *FROZEN, "--encoder", "rgat"],
+    "subjects-sage": [*WIKI, "node_classification", *FROZEN, "--encoder", "sage"],
+    "wikispeedia-subjects-large": [*WIKI, "node_classification", *LARGE_SETTING],
+    "wikispeedia-clicks-large": [*CLICKS, *LARGE_SETTING],
+}
+
+if __name__ == "__main__":
+    main(__file__, __doc__, "lmgnn", ROWS, large=[name for name in ROWS if name.endswith("-large")])
