@@ -18,11 +18,12 @@ from rich.console import Console
 from jaxgkd.errors import ConfigError, JaxgkdError
 
 #: Recipe → the dataclass of its flags.
-RECIPES = {"lingugkd": "LinguGKD", "gallon": "GALLON", "ccmd": "CCMD"}
+RECIPES = {"lingugkd": "LinguGKD", "gallon": "GALLON", "ccmd": "CCMD", "lmgnn": "LMGNN", "bleg": "BLEG"}
 
 USAGE = """usage: jaxgkd COMMAND …
 
-  jaxgkd run RECIPE      distil a teacher into a student and report the result; RECIPE is lingugkd, gallon or ccmd
+  jaxgkd run RECIPE      distil a teacher into a student and report the result; RECIPE is one of
+                         lingugkd, gallon, ccmd, lmgnn and bleg
   jaxgkd extract         ask a language model about every node of a text graph, and keep what it says
   jaxgkd describe        ask a language model, or a template, to describe every molecule of a data set
   jaxgkd report RUN…     write a run's report again, or compare several runs in one table
@@ -65,8 +66,8 @@ class Extract:
 class DataList:
     """List the data sets that --data knows by name."""
 
-    recipe: Literal["lingugkd", "gallon", "ccmd"] = "lingugkd"
-    """Recipe they are for: text graphs for lingugkd, molecules for the others."""
+    recipe: Literal["lingugkd", "gallon", "ccmd", "lmgnn", "bleg"] = "lingugkd"
+    """Recipe they are for: text graphs for lingugkd, heterogeneous ones for lmgnn, brains for bleg, else molecules."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class DataCheck:
 
     path: tyro.conf.Positional[str]
     """Nodes and edges in a folder, a file of molecules, or the name of a data set."""
-    recipe: Literal["lingugkd", "gallon", "ccmd"] = "lingugkd"
-    """Recipe it is for: text graphs for lingugkd, molecules for the others."""
+    recipe: Literal["lingugkd", "gallon", "ccmd", "lmgnn", "bleg"] = "lingugkd"
+    """Recipe it is for: text graphs for lingugkd, heterogeneous ones for lmgnn, brains for bleg, else molecules."""
     text_columns: tuple[str, ...] = ()
     """Columns to read as text; by default title, abstract, text, name and keywords."""
     label: tuple[str, ...] = ()
@@ -203,7 +204,8 @@ def _data(arguments: list[str]) -> None:
         for name in registry.names(config.recipe):
             print(name)
         return
-    facts = _facts_of_graph(config) if config.recipe == "lingugkd" else _facts_of_molecules(config)
+    facts_of = {"lingugkd": _facts_of_graph, "lmgnn": _facts_of_hetero_graph, "bleg": _facts_of_brains}
+    facts = facts_of.get(config.recipe, _facts_of_molecules)(config)
     for key, value in facts.items():
         if key == "notes":
             value = "; ".join(value) or "none"
@@ -223,6 +225,26 @@ def _facts_of_graph(config: DataCheck) -> dict[str, Any]:
         raise ConfigError(f"{len(config.label)} columns are given", field="--label", mend="give the one of the classes")
     options = registry.column_options(config.text_columns, *(config.label or ("label",)))
     return registry.describe(registry.load(config.path, recipe="lingugkd", **options))
+
+
+def _facts_of_hetero_graph(config: DataCheck) -> dict[str, Any]:
+    from jaxgkd.data import registry
+    from jaxgkd.data.hetero_graphs import describe_hetero
+
+    if config.text_columns or config.label:
+        what = "texts and labels are named in metadata.json"
+        raise ConfigError(what, field="--text-columns" if config.text_columns else "--label", mend="leave it out")
+    return describe_hetero(registry.load(config.path, recipe="lmgnn"))
+
+
+def _facts_of_brains(config: DataCheck) -> dict[str, Any]:
+    from jaxgkd.data import registry
+    from jaxgkd.data.brain_counts import describe_brains
+
+    if len(config.label) > 1:
+        raise ConfigError(f"{len(config.label)} columns are given", field="--label", mend="give the one of the groups")
+    options = {"label": config.label[0]} if config.label else {}
+    return describe_brains(registry.load(config.path, recipe="bleg", **options))
 
 
 def _facts_of_molecules(config: DataCheck) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from molecule_tables import costs, rows_of, short_lines, summaries, write_between  # noqa: E402
+from molecule_tables import costs, rows_of, short_lines  # noqa: E402
+from result_tables import summaries, write_between  # noqa: E402
 
 COMMAND = "experiments/ccmd/tables.py"
 

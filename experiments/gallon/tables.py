@@ -9,7 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from molecule_tables import Summary, costs, rows_of, short_lines, shown, summaries, write_between  # noqa: E402
+from molecule_tables import costs, rows_of, short_lines  # noqa: E402
+from result_tables import Summary, shown, summaries, write_between  # noqa: E402
 
 from jaxgkd.training.statistics import paired_difference  # noqa: E402
 

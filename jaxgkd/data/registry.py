@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxgkd.data.brain_sets import brain_set_names, find_brain_set, load_brain_set
+from jaxgkd.data.hetero_files import load_hetero_graph
 from jaxgkd.data.molecule_sets import KNOWN, find_molecule_file, load_molecule_set, molecule_names
 from jaxgkd.data.rdkit_molecules import load_chembl_activities, load_egfr
 from jaxgkd.data.scipy_docs import load_scipy_docs
+from jaxgkd.data.scipy_hetero import load_scipy_hetero
+from jaxgkd.data.simulated_brains import simulate_brains
 from jaxgkd.data.text_graphs import TextGraph, load_text_graph
 from jaxgkd.errors import ConfigError
 
@@ -62,6 +66,22 @@ _SOURCES = {
     ),
     "ccmd": _molecules(default="egfr"),
     "gallon": _molecules(default="chembl2321810"),
+    "lmgnn": _Source(
+        default="scipy-docs",
+        embedded={"scipy-docs": load_scipy_hetero},
+        subfolder="hetero",
+        known=("imdb", "wikispeedia"),
+        read=load_hetero_graph,
+    ),
+    "bleg": _Source(
+        default="simulated",
+        embedded={"simulated": simulate_brains},
+        subfolder="brain",
+        known=("abide",),
+        read=load_brain_set,
+        find=find_brain_set,
+        found=brain_set_names,
+    ),
 }
 
 
@@ -92,7 +112,7 @@ def load(name_or_path: str | os.PathLike[str] | None = None, *, recipe: str, **o
 
     Args:
       name_or_path: None gives the recipe's default.
-      recipe: for lingugkd, a ``TextGraph``; for ccmd and gallon, ``Molecules``.
+      recipe: for lingugkd, a ``TextGraph``; for ccmd and gallon, ``Molecules``; for bleg, ``Brains``.
       **options: passed on to the reader of files and folders; embedded data sets take none.
 
     Raises:

@@ -30,10 +30,11 @@ from jaxgkd.language import TuningSettings
 from jaxgkd.nn.alignment import Alignment
 from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, Weighting, distillation_loss, part_means
 from jaxgkd.nn.encoders import make_student
-from jaxgkd.recipes.node_rows import Budget, Row, train_row
+from jaxgkd.recipes.node_rows import Row, train_row
 from jaxgkd.recipes.node_splits import NodeSplits, draw_splits, pseudo_labelled
 from jaxgkd.recipes.node_summary import milliseconds_of_heads, write_run
 from jaxgkd.recipes.node_teacher import instructed_models, teach, tuned_encoders
+from jaxgkd.recipes.searched_fit import Budget
 from jaxgkd.recipes.student_inputs import student_inputs
 from jaxgkd.teachers.heads import HeadSettings
 from jaxgkd.teachers.hops import (

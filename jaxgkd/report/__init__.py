@@ -8,6 +8,7 @@ style               colours, title block and labels that all figures share
 figures             results, learning curves, terms of the loss, layer weights
 prediction_figures  confusion, map of the embeddings
 bin_figures         accuracy by degree, and what bins share
+brain_figures       sites of a cohort, and what doctors ask for
 molecule_figures    the metric by size, errors of a regression, ROC of a classification
 page                ``report.md``
 markdown            rows, heads and text that is shown as written

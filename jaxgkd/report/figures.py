@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from jaxgkd.report.bin_figures import draw_degree, short_name
+from jaxgkd.report.brain_figures import draw_sites
 from jaxgkd.report.molecule_figures import draw_errors, draw_roc, draw_size
 from jaxgkd.report.prediction_figures import draw_confusion, draw_embedding
 from jaxgkd.report.run_directory import Run
@@ -297,6 +298,7 @@ FIGURES: Mapping[str, Callable[[Run], Drawing | None]] = {
     "size": draw_size,
     "errors": draw_errors,
     "roc": draw_roc,
+    "sites": draw_sites,
     "confusion": draw_confusion,
     "embedding": draw_embedding,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxgkd.report.brain_figures import diagnosis_table, sites_table
 from jaxgkd.report.figures import write_figures
 from jaxgkd.report.markdown import code_block, literal, sentence, table_head, table_row
 from jaxgkd.report.run_directory import Run, read_run
@@ -35,6 +36,7 @@ _CAPTIONS = {
     "size": "Sizes are grouped so that every group holds about as many test molecules.",
     "errors": "The band is as wide as the mean error; triangles at the edges stand for errors outside the frame.",
     "roc": "The share of positives found against the share of negatives taken for one, as the threshold falls.",
+    "sites": "Sites differ in scanners, protocols and how many of each group they hold.",
     "degree": "Degrees are grouped so that every group holds enough test predictions.",
     "layer_weights": "These are the weights that multiply the losses, not the logits they come from.",
     "confusion": "A row shows where the test items of one class went, in percent, all seeds together.",
@@ -233,6 +235,7 @@ def _memory(megabytes: float) -> str:
 
 def _predictions(run: Run, titles: Mapping[str, str]) -> str:
     parts = [_figure(name, titles) for name in ("degree", "size", "errors", "roc", "confusion", "embedding")]
+    parts += [diagnosis_table(run), _figure("sites", titles), sites_table(run)]
     return "\n\n".join(["## Predictions", *filter(None, parts)]) if any(parts) else ""
 
 

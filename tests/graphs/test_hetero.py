@@ -109,6 +109,17 @@ def test_leaving_edges_out_is_building_the_layout_without_them(seed):
     assert sum(float(to.kept.sum()) for to in got.values()) == 2 * sum(len(s) for s, _ in left.values())
 
 
+def test_a_layout_may_be_built_with_edges_that_are_out():
+    edges = both_ways(random_edges(1))
+    kept = {kind: np.random.default_rng(0).random(len(ends[0])) < 0.5 for kind, ends in edges.items()}
+    built = host_hetero_layout(edges, N_NODE, kept)
+    wanted = host_hetero_layout({k: tuple(end[kept[k]] for end in ends) for k, ends in edges.items()}, N_NODE)
+    for name, to in built.items():
+        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(to))
+        for weights in ("kept", "weights"):
+            assert edges_of(to, weights) == edges_of(wanted[name], weights)
+
+
 def edges_of(to, weights):
     """Relation, ends and weight of every edge that is kept, sorted."""
     relation, senders, receivers = np.asarray(to.relation), to.senders(), np.asarray(to.layout.receivers)

@@ -6,7 +6,8 @@ from rich.console import Console
 from jaxgkd.data.text_graphs import load_text_graph
 from jaxgkd.graphs import from_edges
 from jaxgkd.nn.encoders import make_student
-from jaxgkd.recipes.node_rows import Budget, train_row
+from jaxgkd.recipes.node_rows import train_row
+from jaxgkd.recipes.searched_fit import Budget
 from jaxgkd.recipes.node_splits import draw_splits
 from jaxgkd.recipes.student_inputs import student_inputs
 from jaxgkd.training.checkpoint import load_tree
@@ -70,7 +71,7 @@ def test_a_row_predicts_for_every_seed_and_node(train, problem, tmp_path):
 
 def test_a_finished_row_is_read_not_trained(train, monkeypatch):
     first = train()
-    monkeypatch.setattr("jaxgkd.recipes.node_rows.fit", lambda *a, **k: pytest.fail("it was trained again"))
+    monkeypatch.setattr("jaxgkd.recipes.searched_fit.fit", lambda *a, **k: pytest.fail("it was trained again"))
     again = train()
     np.testing.assert_array_equal(first.probabilities, again.probabilities)
     assert first.settings == again.settings

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from jaxgkd.errors import DataError
-from jaxgkd.training.statistics import holm, mean_std, paired_difference
+from jaxgkd.training.statistics import corrected_difference, holm, mean_std, paired_difference
 
 
 def test_paired_difference_is_the_paired_t_test_of_a_minus_b():
@@ -57,3 +57,31 @@ def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(p_values):
     assert (corrected >= given_p).all()
     assert (corrected <= np.minimum(1, len(given_p) * given_p) + 1e-12).all()
     assert (np.diff(corrected[np.argsort(given_p, kind="stable")]) >= 0).all()
+
+
+def test_corrected_difference_is_the_formula_of_nadeau_and_bengio():
+    a, b = [0.8, 0.75, 0.9, 0.7, None], [0.7, 0.72, 0.8, 0.71, 0.5]
+    found = corrected_difference(a, b, 0.25)
+    difference = np.array([0.1, 0.03, 0.1, -0.01])
+    error = difference.std(ddof=1) * np.sqrt(1 / 4 + 0.25)
+    half = stats.t.ppf(0.975, 3) * error
+    np.testing.assert_allclose([found["low"], found["high"]], [difference.mean() - half, difference.mean() + half])
+    np.testing.assert_allclose(found["p_value"], 2 * stats.t.sf(difference.mean() / error, 3))
+    assert found["n"] == 4 and found["mean"] == pytest.approx(difference.mean())
+    # Without an overlap it is the ordinary test.
+    assert corrected_difference(a, b, 0.0)["p_value"] == pytest.approx(paired_difference(a, b)["p_value"])
+
+
+def test_corrected_difference_of_too_little():
+    assert corrected_difference([0.5], [0.25], 0.25) == {
+        "mean": 0.25,
+        "low": None,
+        "high": None,
+        "p_value": None,
+        "n": 1,
+    }
+    assert corrected_difference([None], [0.25], 0.25)["mean"] is None
+    same = corrected_difference([0.5, 0.6], [0.5, 0.6], 0.25)
+    assert same["p_value"] == 1 and same["low"] == same["high"] == 0
+    with pytest.raises(DataError, match="ratio"):
+        corrected_difference([0.5], [0.5], -1.0)

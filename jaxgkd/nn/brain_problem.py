@@ -1,0 +1,172 @@
+"""Diagnosis from brains as problems that ``training.fit`` can train: with a teacher's words, and before that with them.
+
+All runs take the same batches of subjects, and what a run does not train on weighs nothing in its loss. So a batch is
+fetched once for all folds, and the products of a network become wider instead of more; under cross-validation that
+wastes the share of subjects that validate or test.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+
+from jaxgkd.losses import hidden_mse, info_nce, soft_target_kl
+from jaxgkd.nn.brain_inputs import BrainInputs, BrainStates
+from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.training.loop import Problem
+from jaxgkd.training.metrics import cross_entropy, mean_over_traced_columns
+
+Tree = Any
+#: Of the cosines between subjects and texts.
+CONTRAST_TEMPERATURE = 0.1
+
+
+class TaughtBrain(nnx.Module):
+    """A network over brains, and a linear layer from its state to the teacher's."""
+
+    def __init__(self, student: nnx.Module, width: int, d_teacher: int, *, rngs: nnx.Rngs):
+        """``student`` has pooled states of ``width``; ``d_teacher`` is the width of the teacher's states."""
+        self.student = student
+        self.project = nnx.Linear(width, d_teacher, rngs=rngs)
+
+    def __call__(self, inputs: BrainInputs, **options: Any) -> tuple[BrainStates, Array]:
+        """What the network says, and its states [n, d_teacher] as the teacher's are."""
+        states = self.student(inputs, **options)  # type: ignore[operator]
+        return states, self.project(states.pooled)
+
+
+class Said(NamedTuple):
+    """What everyone says of n subjects: ``logits`` [n, classes], ``pooled`` [n, d], ``projected`` [n, d_teacher]."""
+
+    logits: Array
+    pooled: Array
+    projected: Array
+
+
+def make_batches(n: int, size: int, passes: int, seed: int) -> np.ndarray:
+    """[steps, b] int32 rows, a new order in every pass; what is left over of a pass is left out of it.
+
+    Args:
+      n: subjects; size: of a batch, all of them where there are fewer.
+      passes: over all subjects; seed: of the orders.
+    """
+    size = min(size, n)
+    random = np.random.default_rng(seed)
+    orders = [random.permutation(n)[: n // size * size].reshape(-1, size) for _ in range(passes)]
+    return np.concatenate(orders).astype(np.int32)
+
+
+def say(graphdef: nnx.GraphDef, params: Tree, rest: Tree, inputs: BrainInputs, block: int = 64) -> Said:
+    """What a network says of all n subjects, a block at a time; for compiled functions."""
+    n = len(inputs.rows)
+    block = min(block, n)
+    index = jnp.minimum(jnp.arange(-(-n // block) * block), n - 1).reshape(-1, block)
+
+    def of_block(rows: Array) -> Said:
+        states, projected = nnx.merge(graphdef, params, rest)(inputs.take(rows))
+        return Said(states.logits, states.pooled, projected)
+
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1])[:n], jax.lax.map(of_block, index))
+
+
+def taught_brain_problem(make: Callable[[Array], TaughtBrain], steps: int) -> Problem:
+    """Cross-entropy of the labels, and what a teacher adds: its states (MSE) and its answers (KL).
+
+    Every run's data holds ``labelled``, ``taught`` and ``valid`` [n] bool, ``states`` [n, d_teacher], ``answers``
+    [n, classes] logits, and ``settings``, a dict of scalars: ``learning_rate``, ``weight_decay``, ``dropout``,
+    ``state_strength``, ``answer_strength``, ``temperature``; where it holds ``start``, (params, rest), training goes on
+    from there. What all runs share holds ``inputs``, ``labels`` [n] and ``batches`` [steps, b]. A step is an epoch of
+    ``training.fit``.
+
+    Args:
+      make: gives a model from a key.
+      steps: of training, over which the learning rate falls to 0 as a cosine does.
+    """
+    graphdef = graphdef_of(make)
+
+    def loss(params, rest, key, progress, run, shared):
+        model, rows, states, projected = _forward(graphdef, params, rest, key, progress, run, shared, steps)
+        taught, settings = run["taught"][rows], run["settings"]
+        label = cross_entropy(states.logits, shared["labels"][rows], run["labelled"][rows])
+        state = _mean(hidden_mse(projected, run["states"][rows]), taught)
+        kl = soft_target_kl(states.logits, run["answers"][rows], temperature=settings["temperature"])
+        answer = _mean(kl, taught)
+        total = label + settings["state_strength"] * state + settings["answer_strength"] * answer
+        logs = {"loss/label": label, "loss/state": state, "loss/answer": answer}
+        return total, (nnx.split(model, nnx.Param, ...)[2], logs)
+
+    def evaluate(params, rest, run, shared):
+        said = say(graphdef, params, rest, shared["inputs"])
+        positive = said.logits[:, 1:] - said.logits[:, :1]
+        area = mean_over_traced_columns("auroc", positive, shared["labels"][:, None], run["valid"][:, None])
+        return {"valid": area, "valid_loss": cross_entropy(said.logits, shared["labels"], run["valid"])}
+
+    return Problem(_init(make), loss, evaluate, lambda run: _optimizer(run["settings"], steps))
+
+
+def contrast_problem(make: Callable[[Array], TaughtBrain], steps: int) -> Problem:
+    """Every subject's state must find its own text among those of other subjects; no label plays a part.
+
+    Data as for `taught_brain_problem`; the subjects ``taught`` train, those of ``valid`` choose the epoch.
+
+    Args:
+      make: gives a model from a key.
+      steps: of training.
+    """
+    graphdef = graphdef_of(make)
+    contrast = lambda projected, states, where: _mean(  # noqa: E731
+        info_nce(projected, states, temperature=CONTRAST_TEMPERATURE, where=where), where
+    )
+
+    def loss(params, rest, key, progress, run, shared):
+        model, rows, _, projected = _forward(graphdef, params, rest, key, progress, run, shared, steps)
+        value = contrast(projected, run["states"][rows], run["taught"][rows])
+        return value, (nnx.split(model, nnx.Param, ...)[2], {})
+
+    def evaluate(params, rest, run, shared):
+        said = say(graphdef, params, rest, shared["inputs"])
+        return {"valid": -contrast(said.projected, run["states"], run["valid"])}
+
+    return Problem(_init(make), loss, evaluate, lambda run: _optimizer(run["settings"], steps))
+
+
+def _init(make):
+    def init(key, run):
+        if "start" in run:
+            return run["start"]
+        _, params, rest = nnx.split(make(key), nnx.Param, ...)
+        return params, rest
+
+    return init
+
+
+def _forward(graphdef, params, rest, key, progress, run, shared, steps):
+    # The number of the step is the same for all runs, so that they fetch the same subjects once.
+    rows = shared["batches"][jnp.round(progress * steps).astype(jnp.int32)]
+    model = nnx.merge(graphdef, params, rest, copy=True)
+    states, projected = model(
+        shared["inputs"].take(rows),
+        dropout_key=key,
+        dropout_rate=run["settings"]["dropout"],
+        where=run["taught"][rows],
+    )
+    return model, rows, states, projected
+
+
+def _optimizer(settings: dict[str, Array], steps: int) -> optax.GradientTransformation:
+    rate = lambda step: settings["learning_rate"] * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / steps, 1.0)))  # noqa: E731
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(settings["weight_decay"]),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def _mean(values: Array, where: Array) -> Array:
+    return jnp.sum(jnp.where(where, values, 0.0)) / jnp.maximum(jnp.sum(where), 1)

@@ -1,0 +1,192 @@
+"""LM-GNN: language models and graph networks trained together on heterogeneous graphs (Ioannidis et al., 2022).
+
+    jaxgkd run lmgnn                                             # SciPy's own documentation
+    jaxgkd run lmgnn --data wikispeedia --task link_prediction
+
+1. The language model is fine-tuned on the graph's labels or links, from the texts alone (stage 1).
+2. A GNN learns on what the language model says of every node, frozen as it was, and fine-tuned (stage 2).
+3. Both are trained together, a few texts a step (stage 3); or each learns what the other says of nodes without labels.
+4. A language model that reads a node alone learns to say what the GNN says of it, for nodes without links.
+
+Every row has the same split, seeds and number of settings tried, and is scored once on what the test part holds.
+"""
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from jaxgkd.data import registry
+from jaxgkd.data.hetero_graphs import HeteroGraph, describe_hetero
+from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.nn.hetero_problem import Drawing
+from jaxgkd.nn.hetero_tasks import LinkTask, NodeTask
+from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE, check, shrunk
+from jaxgkd.recipes.lmgnn_data import TaskData, task_data
+from jaxgkd.recipes.lmgnn_networks import Workplace
+from jaxgkd.recipes.lmgnn_stages import Stages
+from jaxgkd.recipes.lmgnn_summary import write_hetero_run
+from jaxgkd.recipes.lmgnn_texts import graph_texts
+from jaxgkd.recipes.searched_fit import Budget
+from jaxgkd.teachers.hops import TextEncoder
+from jaxgkd.training.candidates import save_candidates
+from jaxgkd.training.run_dir import RunDirectory, check_folder
+from jaxgkd.training.search import read_sweep
+
+__all__ = ["LMGNN", "run"]
+
+
+def run(config: LMGNN, console: Console) -> Path:
+    """All steps; returns the folder of the run.
+
+    Raises:
+      JaxgkdError: the data, the teacher, a setting or the folder cannot be used.
+    """
+    started = time.perf_counter()
+    config = shrunk(config) if config.smoke else config
+    check(config)
+    graph: HeteroGraph = registry.load(config.data, recipe="lmgnn")
+    if not graph.tasks:
+        raise ConfigError(f"{graph.name} sets no task", field="--data", mend="add tasks to metadata.json")
+    name = next(iter(graph.tasks)) if config.task == "auto" else config.task
+    console.print(f"{graph.name}: {sum(graph.n_node.values()):,} nodes, {name}")
+    given = _given_relation(graph, name) if config.candidates == "auto" else config.candidates
+    data = task_data(
+        graph,
+        name,
+        candidates=given,
+        n_candidates=config.n_candidates,
+        score=config.score,
+        loss=config.loss,
+        left_out=config.without,
+    )
+    if not isinstance(data.task, NodeTask) or data.task.kind == "regression":
+        # A node's label is what one says for the other, and what the text alone is to say.
+        config = replace(config, stages=tuple(stage for stage in config.stages if stage in ("lm", "cotrain")))
+    if isinstance(data.task, LinkTask) and config.n_negatives > graph.n_node[data.task.edge_type[2]]:
+        n_node = graph.n_node[data.task.edge_type[2]]
+        what = f"{config.n_negatives} negatives are more than the {n_node} nodes there are"
+        raise ConfigError(what, field="--n-negatives", mend=f"use {n_node} or fewer")
+    drawing = Drawing(
+        min(config.edges_per_step, len(data.rows["train"])),
+        _negatives(config, data),
+        config.n_negatives,
+    )
+    _check_texts(config, data)
+    out = config.out or Path("runs") / f"lmgnn-{graph.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    identity = _identity(config, data)
+    if check_folder(out, resume=config.resume) and RunDirectory(out, identity, resume=True).finished:
+        return out
+
+    start = None if config.start is None else _start(config.start, identity)
+    encoder = TextEncoder.load(config.teacher)
+    texts = graph_texts(
+        graph, encoder, tuned_layers=config.tuned_layers, max_tokens=config.max_tokens, on_line=console.print
+    )
+    begun = time.perf_counter()
+    table = jnp.asarray(texts.read(texts.weights))
+    read_seconds = time.perf_counter() - begun
+    run_dir = RunDirectory(out, identity, resume=config.resume)
+    for part, listed in data.candidates.items():
+        save_candidates(listed, run_dir.path / f"candidates-{part}.npz")
+    place = Workplace(data, texts, drawing, config.encoder, config.width, config.layers, _others(graph))
+    stages = Stages(
+        config=config,
+        place=place,
+        table=table,
+        budget=Budget(
+            config.epochs,
+            config.patience or None,
+            config.search,
+            config.search_seeds,
+            sweep=read_sweep(config.sweep, list(SPACE)),
+            evaluate_every=5,
+        ),
+        run_dir=run_dir,
+        start=start,
+        console=console,
+    )
+    rows = stages.run()
+    write_hetero_run(
+        run_dir,
+        config=config,
+        place=place,
+        rows=rows,
+        encoder=encoder,
+        table=np.asarray(table),
+        read_seconds=read_seconds,
+        started=started,
+    )
+    return out
+
+
+def _given_relation(graph: HeteroGraph, name: Any) -> str:
+    """A relation between the same types that holds every edge of the task, or uniform."""
+    target = graph.tasks[name].target if name in graph.tasks else ""
+    if isinstance(target, str):
+        return "uniform"
+    size = len(graph.nodes[target[2]])
+    edges = graph.edges[target]
+    asked = edges.senders.astype(np.int64) * size + edges.receivers
+    for kind, others in graph.edges.items():
+        alike = kind != target and (kind[0], kind[2]) == (target[0], target[2])
+        if alike and np.isin(asked, others.senders.astype(np.int64) * size + others.receivers).all():
+            return kind[1]
+    return "uniform"
+
+
+def _check_texts(config: LMGNN, data: TaskData) -> None:
+    """Raises an error where there is nothing for the language model to read, or nothing of what is asked for."""
+    task, graph = data.task, data.graph
+    if all(nodes.texts is None for nodes in graph.nodes.values()):
+        raise DataError(f"{graph.name} has no node with a text", mend="name columns of text in metadata.json")
+    ends = (task.node_type,) if isinstance(task, NodeTask) else (task.edge_type[0], task.edge_type[2])
+    if config.stages and all(graph.nodes[name].texts is None for name in ends):
+        what = f"nodes of type {' and '.join(dict.fromkeys(ends))} have no text to train a language model on"
+        raise ConfigError(what, field="--stages", mend="name no stage, or give them texts")
+
+
+def _negatives(config: LMGNN, data: TaskData) -> Any:
+    if config.negatives == "auto":
+        return "uniform" if data.negatives is None else "candidates"
+    if config.negatives == "candidates" and data.negatives is None:
+        what = "there are no candidates given"
+        raise ConfigError(what, field="--negatives", mend="name a relation with --candidates, or use uniform")
+    return config.negatives
+
+
+def _others(graph: HeteroGraph) -> dict[str, jax.Array]:
+    """What enters of nodes without texts."""
+    others = {}
+    for name, nodes in graph.nodes.items():
+        if nodes.texts is None:
+            rows = np.arange(len(nodes), dtype=np.int32)
+            others[name] = jnp.asarray(rows if nodes.features is None else nodes.features.toarray())
+    return others
+
+
+def _identity(config: LMGNN, data: TaskData) -> dict[str, Any]:
+    settings = {key: value for key, value in asdict(config).items() if key not in ("out", "resume", "start")}
+    graph = data.graph
+    task = data.task
+    of = graph.nodes[task.node_type] if isinstance(task, NodeTask) else graph.edges[task.edge_type]
+    names = of.class_names
+    return settings | {
+        "recipe": "lmgnn",
+        "class_names": list(names),
+        "data_facts": describe_hetero(graph),
+        "split_sha256": data.split_sha256,
+    }
+
+
+def _start(folder: Path, identity: dict[str, Any]) -> RunDirectory:
+    """The run whose fine-tuned language models are used; a ConfigError where it cannot be."""
+    same = ("task", "teacher", "max_tokens", "tuned_layers", "data_facts", "split_sha256", "width")
+    if not (folder / "config.json").exists():
+        raise ConfigError("there is no run", file=folder, field="--start", mend="give the folder of a run")
+    return RunDirectory(folder, {key: identity[key] for key in same}, resume=True)

@@ -1,0 +1,260 @@
+"""A language model trained through a graph network, a few texts a step.
+
+A step asks for b nodes or edges. Of the texts of these nodes, or of the edges' ends, k are read by the language model
+as it is now, and gradients flow into it through them; all others enter the graph network as a table of embeddings
+remembers them. What was read is written back; every r steps the texts that were read longest ago are read again. With
+k texts of k nodes and no convolutions this is plain fine-tuning.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxgkd.errors import ConfigError
+from jaxgkd.nn.hetero_problem import Drawing, asked_for, score
+from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, NodeTask, Task
+from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.recipes.lmgnn_texts import GraphTexts, embedding
+
+Tree = Any
+# Gradients of the language model are scaled down to this norm, and those of the graph network to this one.
+_MAX_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class CoTraining:
+    """How long and how fast both are trained.
+
+    Fields:
+      steps: in all; batch_size: nodes or edges a step asks for.
+      lm_texts: k, texts a step that the language model reads with gradients.
+      lm_learning_rate: reached after a tenth of the steps, from where it falls linearly to 0; learning_rate: of the
+        graph network.
+      weight_decay: of the language model's kernels, and of the graph network.
+      dropout: of the graph network.
+      freeze_steps: before which the language model stays as it is.
+      refresh_every: r; refresh_texts: how many texts are read again then.
+      evaluate_every: steps between validations, before each of which all texts are read.
+    """
+
+    steps: int
+    batch_size: int
+    lm_texts: int
+    lm_learning_rate: float = 1e-4
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    dropout: float = 0.3
+    freeze_steps: int = 0
+    refresh_every: int = 50
+    refresh_texts: int = 512
+    evaluate_every: int = 100
+
+
+class CoTrained(NamedTuple):
+    """The state at the best validation.
+
+    Fields:
+      lm: weights of the language model's upper layers; params, rest: of the graph network.
+      table: [texts, d] float32 embeddings by that language model.
+      best_step: 0 where no step was better than the start; scores: step → validation score.
+      seconds: of all; step_milliseconds: the median of a step without evaluation.
+    """
+
+    lm: Tree
+    params: Tree
+    rest: Tree
+    table: np.ndarray
+    best_step: int
+    scores: dict[int, float]
+    seconds: float
+    step_milliseconds: float
+
+
+def cotrain(
+    make: Callable[[Array], HeteroModel],
+    task: Task,
+    drawing: Drawing,
+    texts: GraphTexts,
+    shared: Mapping[str, Any],
+    settings: CoTraining,
+    *,
+    seed: int,
+    start: tuple[Tree, Tree] | None = None,
+    lm: Tree | None = None,
+    embeddings: ArrayLike | None = None,
+    on_progress: Callable[[int, float], None] | None = None,
+) -> CoTrained:
+    """Train a language model and a graph network on a task, and keep the best of both by validation.
+
+    Args:
+      make: the graph network from a key.
+      task, drawing: what is asked; of edges ``settings.batch_size`` are drawn.
+      texts: of the graph.
+      shared: see `hetero_problem`; its ``inputs`` hold what enters beside texts (node types without any).
+      settings: of the training.
+      seed: of batches, dropout and, without ``start``, the initial weights.
+      start: parameters and other state of the graph network; drawn where there are none.
+      lm: weights of the upper layers; those of the untouched language model by default.
+      embeddings: [texts, d] of all texts by ``lm``, which are made where they are not given.
+      on_progress: called with the step and the last validation score.
+
+    Raises:
+      ConfigError: a loss was not finite.
+    """
+    begun = time.perf_counter()
+    graphdef = graphdef_of(make)
+    _, params, rest = nnx.split(make(jax.random.key(seed)), nnx.Param, ...)
+    if start is not None:
+        params, rest = start
+    lm = texts.weights if lm is None else lm
+    # A step writes over what it is given, which is the caller's here.
+    trained = jax.tree.map(jnp.copy, {"lm": lm, "gnn": params})
+    program = _Program(graphdef, texts.graphdef, task, drawing, tuple(texts.first.items()), tuple(texts.n_node.items()))
+    rates = _Rates(
+        settings.lm_learning_rate, settings.learning_rate, settings.weight_decay, settings.freeze_steps, settings.steps
+    )
+    moments = _optimizer(rates).init(trained)
+    random = np.random.default_rng([seed, 11])
+    key = jax.random.key(seed)
+    # Written over in place by every step: the caller's stays as it is.
+    table = jnp.array(texts.read(lm) if embeddings is None else embeddings)
+    age = np.zeros(texts.n_texts, int)
+    n_train = len(shared["train"].weights)
+    scores = {0: float(_score(program, trained["gnn"], rest, table, shared))}
+    best = (jax.tree.map(np.asarray, trained), rest, np.asarray(table), 0)
+    order, times = np.empty(0, int), []
+    for step in range(1, settings.steps + 1):
+        if len(order) < min(settings.batch_size, n_train):
+            order = random.permutation(n_train)
+        chosen, order = order[: settings.batch_size], order[settings.batch_size :]
+        rows = _text_rows(task, texts, shared["train"], chosen, settings.lm_texts, random)
+        at = time.perf_counter()
+        batch = (jnp.asarray(chosen), jnp.asarray(rows), *map(jnp.asarray, texts.batch(rows)))
+        step_key = jax.random.fold_in(key, step)
+        trained, rest, moments, table, loss = _step(
+            program, rates, trained, rest, moments, table, step_key, settings.dropout, batch, shared
+        )
+        if not np.isfinite(float(loss)):
+            raise ConfigError(f"the loss is not finite in step {step}", field="--lm-learning-rate", mend="lower it")
+        times.append(time.perf_counter() - at)
+        age[rows] = step
+        if step % settings.refresh_every == 0 and settings.lm_learning_rate and step > settings.freeze_steps:
+            stale = np.argsort(age, kind="stable")[: settings.refresh_texts]
+            table = table.at[stale].set(texts.read(trained["lm"], stale))
+            age[stale] = step
+        if step % settings.evaluate_every == 0 or step == settings.steps:
+            whole = jnp.asarray(texts.read(trained["lm"])) if step > settings.freeze_steps else table
+            scores[step] = float(_score(program, trained["gnn"], rest, whole, shared))
+            table, age[:] = whole, step
+            if scores[step] > scores[best[3]]:
+                best = (jax.tree.map(np.asarray, trained), rest, np.asarray(whole), step)
+            if on_progress is not None:
+                on_progress(step, scores[step])
+    milliseconds = 1e3 * float(np.median(times)) if times else 0.0
+    state, rest, kept, best_step = best
+    seconds = time.perf_counter() - begun
+    return CoTrained(state["lm"], state["gnn"], rest, kept, best_step, scores, seconds, milliseconds)
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What a compiled step depends on beside its arguments."""
+
+    graphdef: Any
+    lm_graphdef: Any
+    task: Task
+    drawing: Drawing
+    first: tuple[tuple[str, int], ...]
+    n_node: tuple[tuple[str, int], ...]
+
+    def inputs(self, table: Array, others: Mapping[str, Array]) -> dict[str, Array]:
+        sizes = dict(self.n_node)
+        # In the order of the node types, which the dropout of inputs goes by.
+        of_texts = {name: table[start : start + sizes[name]] for name, start in self.first}
+        return {name: of_texts.get(name, values) for name, values in others.items()}
+
+
+class _Rates(NamedTuple):
+    """Settings of the optimizer as traced values."""
+
+    lm: Array | float
+    gnn: Array | float
+    weight_decay: Array | float
+    freeze_steps: Array | int
+    steps: Array | int
+
+
+def _optimizer(rates: _Rates) -> optax.GradientTransformation:
+    def lm_rate(step: ArrayLike) -> Array:
+        done = jnp.maximum(jnp.asarray(step) - rates.freeze_steps, 0.0)
+        total = jnp.maximum(rates.steps - rates.freeze_steps, 1.0)
+        warm = jnp.maximum(0.1 * total, 1.0)
+        falling = (total - done) / jnp.maximum(total - warm, 1.0)
+        return jnp.where(
+            jnp.asarray(step) < rates.freeze_steps, 0.0, rates.lm * jnp.minimum((done + 1.0) / warm, falling)
+        )
+
+    def decays(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in jax.tree_util.keystr(path), params)
+
+    lm = optax.chain(
+        optax.clip_by_global_norm(_MAX_NORM), optax.adamw(lm_rate, weight_decay=rates.weight_decay, mask=decays)
+    )
+    gnn = optax.chain(
+        optax.clip_by_global_norm(_MAX_NORM),
+        optax.add_decayed_weights(rates.weight_decay),
+        optax.adam(rates.gnn),
+    )
+    return optax.multi_transform({"lm": lm, "gnn": gnn}, {"lm": "lm", "gnn": "gnn"})
+
+
+@partial(jax.jit, static_argnames="program", donate_argnames=("trained", "moments", "table"))
+def _step(program, rates, trained, rest, moments, table, key, dropout, batch, shared):
+    chosen, rows, lm_states, lm_mask = batch
+    ask_key, dropout_key = jax.random.split(key)
+    asked, layout = asked_for(program.task, program.drawing, ask_key, chosen, shared)
+
+    def mean_loss(trained):
+        fresh = embedding(nnx.merge(program.lm_graphdef, trained["lm"]), lm_states, lm_mask)
+        inputs = program.inputs(table.at[rows].set(fresh), shared["inputs"])
+        model = nnx.merge(program.graphdef, trained["gnn"], rest, copy=True)
+        states = model.states(inputs, layout, dropout_key=dropout_key, dropout_rate=dropout)
+        loss = jnp.sum(asked.weights * program.task.losses(model, states, asked)) / jnp.sum(asked.weights)
+        return loss, (fresh, nnx.split(model, nnx.Param, ...)[2])
+
+    (loss, (fresh, rest)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(trained)
+    updates, moments = _optimizer(rates).update(gradients, moments, trained)
+    return optax.apply_updates(trained, updates), rest, moments, table.at[rows].set(fresh), loss
+
+
+@partial(jax.jit, static_argnames="program")
+def _score(program, params, rest, table, shared):
+    model = nnx.merge(program.graphdef, params, rest)
+    states = model.states(program.inputs(table, shared["inputs"]), shared["layout"])
+    return score(program.task, model, states, shared["valid"])
+
+
+def _text_rows(
+    task: Task, texts: GraphTexts, train: Any, chosen: np.ndarray, k: int, random: np.random.Generator
+) -> np.ndarray:
+    """[k] distinct texts: of the nodes that are asked for, or of the ends of the edges; others fill up."""
+    if isinstance(task, NodeTask | ImitationTask):
+        rows = np.asarray(train.rows)[chosen] + texts.first[task.node_type]
+    else:
+        ends = zip((task.edge_type[0], task.edge_type[2]), (train.senders, train.receivers), strict=True)
+        rows = np.concatenate([np.asarray(at)[chosen] + texts.first[name] for name, at in ends if name in texts.first])
+    rows = random.permutation(np.unique(rows))[:k]
+    if len(rows) < k:
+        others = np.setdiff1d(np.arange(texts.n_texts), rows)
+        rows = np.concatenate([rows, random.choice(others, min(k - len(rows), len(others)), replace=False)])
+    return rows

@@ -1,0 +1,220 @@
+"""A task on a heterogeneous graph as arrays: its split, the graph that training sees, and what is asked of it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgkd.data.hetero_graphs import EdgeType, HeteroGraph, shown_type
+from jaxgkd.data.hetero_graphs import TaskKind as TaskName
+from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.graphs import HeteroLayout, build_hetero_layout, with_reverses
+from jaxgkd.nn.hetero_problem import RankedPairs
+from jaxgkd.nn.hetero_tasks import EdgeTask, Links, LinkTask, Nodes, NodeTask, Pairs
+from jaxgkd.training.candidates import Candidates, given_candidates, uniform_candidates
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskData:
+    """What a recipe asks of a graph.
+
+    Fields:
+      graph: as loaded; task: what is asked.
+      rows: part → rows of the node type, or positions among the relation's edges.
+      labels: [n] or [e] int32 classes or float32 values of all nodes or edges of the target; None of links.
+      layout: the edges that pass messages: of the target relation the training edges alone, in their order.
+      edge_types: of the layout, reverses included.
+      asked: part → arrays to ask with: `Nodes` or `Pairs`; of links, ``train`` is a `Links` without negatives (k = 0)
+        and the others `RankedPairs`.
+      negatives: [n_source + 1] starts and rows: of what is given for every source, what training knows no edge to; None
+        where nothing is given.
+      candidates: part → what its links are ranked among.
+      notes: sentences for the report.
+    """
+
+    graph: HeteroGraph
+    task: NodeTask | EdgeTask | LinkTask
+    rows: Mapping[str, np.ndarray]
+    labels: np.ndarray | None
+    layout: HeteroLayout
+    edge_types: tuple[EdgeType, ...]
+    asked: Mapping[str, Any]
+    negatives: tuple[np.ndarray, np.ndarray] | None
+    candidates: Mapping[str, Candidates]
+    notes: tuple[str, ...]
+
+    @property
+    def split_sha256(self) -> str:
+        """Hash of which rows are in which part."""
+        digest = hashlib.sha256()
+        for part in PARTS:
+            digest.update(f"{part} {len(self.rows[part])} ".encode() + self.rows[part].astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def task_data(
+    graph: HeteroGraph,
+    name: TaskName,
+    *,
+    candidates: str,
+    n_candidates: int,
+    score: Any,
+    loss: Any,
+    left_out: tuple[str, ...] = (),
+) -> TaskData:
+    """Put the arrays of a task together.
+
+    Args:
+      graph: as loaded.
+      name: of the task; the graph has to have it.
+      candidates: of links: ``uniform``, or the name of a relation between the same types whose receivers are what a
+        sender may lead to.
+      n_candidates: of every edge, where they are uniform.
+      score, loss: of links.
+      left_out: names of relations that pass no messages.
+
+    Raises:
+      ConfigError: the graph has no such task, a relation is not there, or there are fewer nodes than candidates.
+      DataError: a part of the split is empty.
+    """
+    if name not in graph.tasks:
+        known = ", ".join(graph.tasks) or "none"
+        what = f"{graph.name} has no task {name}, its tasks are {known}"
+        raise ConfigError(what, field="--task", mend="choose one of them, or add it to metadata.json")
+    target = graph.tasks[name].target
+    passing = {kind: (edges.senders, edges.receivers) for kind, edges in graph.edges.items() if kind[1] not in left_out}
+    for each in left_out:
+        if each not in {kind[1] for kind in graph.edges}:
+            raise ConfigError(f"there is no relation '{each}'", field="--without", mend="name one of the graph's")
+    if not isinstance(target, str) and target[1] in left_out:
+        what = f"the task is about {shown_type(target)}, whose training edges pass messages"
+        raise ConfigError(what, field="--without", mend="name other relations")
+    if not passing:
+        raise ConfigError("no relation is left", field="--without", mend="name fewer")
+    notes: list[str] = []
+    if isinstance(target, str):
+        nodes = graph.nodes[target]
+        assert nodes.labels is not None
+        labelled = nodes.labels >= 0 if nodes.class_names else np.isfinite(nodes.labels)
+        rows = _parts(nodes.given_split, labelled, (0.6, 0.2, 0.2), notes)
+        if nodes.class_names:
+            task = NodeTask(target, len(nodes.class_names))
+            targets = np.eye(len(nodes.class_names), dtype=np.float32)[nodes.labels]
+        else:
+            task, targets = NodeTask(target, 1, "regression"), nodes.labels[:, None]
+        asked: dict[str, Any] = {
+            part: Nodes(jnp.asarray(rows[part]), jnp.asarray(targets[rows[part]]), jnp.ones(len(rows[part])))
+            for part in PARTS
+        }
+        return _finished(graph, task, rows, nodes.labels, passing, asked, None, notes)
+    edges = graph.edges[target]
+    labelled = np.ones(len(edges), bool) if name == "link_prediction" else np.asarray(edges.labels) >= 0
+    rows = _parts(edges.given_split, labelled, (0.8, 0.1, 0.1), notes)
+    passing = {kind: ends for kind, ends in passing.items() if kind != target}
+    seen = edges.senders[rows["train"]], edges.receivers[rows["train"]]
+    passing[target] = seen
+    if name == "edge_classification":
+        assert edges.labels is not None
+        targets = np.eye(len(edges.class_names), dtype=np.float32)[edges.labels]
+        ones = np.ones(len(edges), np.float32)
+        asked = {
+            part: Pairs(*(jnp.asarray(values[at]) for values in (edges.senders, edges.receivers, targets, ones)))
+            for part, at in rows.items()
+        }
+        task = EdgeTask(target, len(edges.class_names))
+        return _finished(graph, task, rows, edges.labels, passing, asked, None, notes)
+    n_receiver = len(graph.nodes[target[2]])
+    given = _given(graph, target, candidates)
+    none = np.zeros((len(rows["train"]), 0), np.int32)
+    asked = {"train": Links(*map(jnp.asarray, (*seen, none, none.astype(bool), np.ones(len(none), np.float32))))}
+    lists = {}
+    for number, part in enumerate(PARTS[1:]):
+        ends = edges.senders[rows[part]], edges.receivers[rows[part]]
+        known = edges.senders, edges.receivers
+        if given is None:
+            try:
+                lists[part] = uniform_candidates(*ends, n_candidates, number, n_node=n_receiver, known=known)
+            except ConfigError as error:
+                what = f"an edge of the {part} part has fewer than {n_candidates} nodes it does not lead to"
+                raise ConfigError(what, field="--n-candidates", mend="ask for fewer") from error
+        else:
+            lists[part] = given_candidates(*ends, given, n_node=n_receiver, known=known)
+            alone = int((~lists[part].ranked).sum())
+            if alone:
+                notes.append(f"{alone} edges of the {part} part have no other candidate and are not ranked")
+        asked[part] = _ranked_pairs(lists[part], n_receiver)
+    if given is None:
+        notes.append(f"an edge is ranked among {n_candidates} nodes its sender has no edge to, drawn once")
+    else:
+        notes.append(f"an edge is ranked among the receivers of {candidates} that its sender has no edge to")
+    negatives = given and _negatives_of_sources(given, seen, len(graph.nodes[target[0]]), n_receiver)
+    return _finished(graph, LinkTask(target, score, loss), rows, None, passing, asked, negatives, notes, lists)
+
+
+def _finished(graph, task, rows, labels, passing, asked, negatives, notes, candidates=None) -> TaskData:
+    return TaskData(
+        graph=graph,
+        task=task,
+        rows=rows,
+        labels=labels,
+        layout=build_hetero_layout(passing, graph.n_node),
+        edge_types=with_reverses(passing),
+        asked=asked,
+        negatives=negatives,
+        candidates=candidates or {},
+        notes=tuple(notes),
+    )
+
+
+def _parts(
+    given: np.ndarray | None, labelled: np.ndarray, shares: tuple[float, float, float], notes: list[str]
+) -> dict[str, np.ndarray]:
+    """Part → sorted rows: as given, or drawn once."""
+    if given is None:
+        order = np.random.default_rng(0).permutation(np.flatnonzero(labelled))
+        ends = np.round(np.cumsum(shares) * len(order)).astype(int)
+        found = np.split(order, ends[:2])
+        notes.append("the data gives no split: one was drawn at random, the same for all seeds")
+    else:
+        found = [np.flatnonzero((given == part) & labelled) for part in PARTS]
+    rows = {part: np.sort(at).astype(np.int32) for part, at in zip(PARTS, found, strict=True)}
+    for part, at in rows.items():
+        if not len(at):
+            raise DataError(f"the {part} part of the split is empty", mend="label more, or give another split")
+    return rows
+
+
+def _given(graph: HeteroGraph, target: EdgeType, candidates: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Senders and receivers of the relation that is named."""
+    if candidates == "uniform":
+        return None
+    kind = (target[0], candidates, target[2])
+    if kind not in graph.edges or kind == target:
+        what = f"there is no other relation {shown_type(kind)} for candidates"
+        raise ConfigError(what, field="--candidates", mend="name one, or use uniform")
+    return graph.edges[kind].senders, graph.edges[kind].receivers
+
+
+def _negatives_of_sources(
+    given: tuple[np.ndarray, np.ndarray], seen: tuple[np.ndarray, np.ndarray], n_source: int, n_receiver: int
+) -> tuple[np.ndarray, np.ndarray]:
+    pairs, edges = (ends[0].astype(np.int64) * n_receiver + ends[1] for ends in (given, seen))
+    left = np.setdiff1d(pairs, edges)
+    starts = np.searchsorted(left, np.arange(n_source + 1) * n_receiver)
+    return starts.astype(np.int32), (left % n_receiver).astype(np.int32)
+
+
+def _ranked_pairs(candidates: Candidates, n_receiver: int) -> RankedPairs:
+    """Pairs that several edges are ranked among are scored once; an edge without candidates is left out."""
+    owner = np.repeat(np.arange(len(candidates)), np.diff(candidates.start))
+    positive = (candidates.sources.astype(np.int64) * n_receiver + candidates.targets)[candidates.ranked]
+    others = candidates.sources[owner].astype(np.int64) * n_receiver + candidates.nodes
+    pairs, place = np.unique(np.concatenate([positive, others]), return_inverse=True)
+    starts = np.concatenate([candidates.start[:-1][candidates.ranked], candidates.start[-1:]])
+    arrays = (pairs // n_receiver, pairs % n_receiver, place[: len(positive)], place[len(positive) :], starts)
+    return RankedPairs(*(jnp.asarray(values, jnp.int32) for values in arrays))

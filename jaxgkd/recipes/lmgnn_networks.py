@@ -1,0 +1,130 @@
+"""The networks of a run over a heterogeneous graph: how they are made, trained on embeddings, and asked."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from jaxgkd.graphs import HeteroLayout
+from jaxgkd.graphs.negatives import KnownEdges
+from jaxgkd.nn.hetero import HeteroEncoder
+from jaxgkd.nn.hetero_problem import Drawing, pair_scores
+from jaxgkd.nn.hetero_tasks import EdgeTask, HeteroModel, LinkTask, Task
+from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.recipes.lmgnn_data import PARTS, TaskData
+from jaxgkd.recipes.lmgnn_texts import GraphTexts
+from jaxgkd.training.timing import median_milliseconds
+
+Tree = Any
+Make = Callable[[Array], HeteroModel]
+
+
+@dataclass(frozen=True, eq=False)
+class Workplace:
+    """All that the rows of a run share.
+
+    Fields:
+      data: the task; texts: of the graph.
+      drawing: what a step asks for.
+      kind, width, layers: of the GNN.
+      others: node type → what enters of nodes without texts: features [n, f], or rows [n] of embeddings to learn.
+    """
+
+    data: TaskData
+    texts: GraphTexts
+    drawing: Drawing
+    kind: str
+    width: int
+    layers: int
+    others: Mapping[str, Array]
+
+    def maker(self, layers: int, task: Task | None = None) -> Make:
+        """Makes a model of so many convolutions from a key; one without any sees texts alone, and no degrees."""
+        task, graph, layout = task or self.data.task, self.data.graph, self.data.layout
+        d_text = self.texts.states.width
+        d_in = {}
+        for name in graph.nodes:
+            features = self.others.get(name)
+            size = d_text if features is None else features.shape[1] if features.ndim == 2 else 0
+            n_count = len(layout[name].edge_types) if layers and size and name in layout else 0
+            d_in[name] = size + n_count
+        return partial(_make, self.kind, d_in, graph.n_node, self.data.edge_types, self.width, layers, task)
+
+    def inputs(self, table: Array) -> dict[str, Array]:
+        """Node type → what enters of its nodes, the texts' embeddings from ``table`` [texts, d]."""
+        of_texts = self.texts.by_type(table)
+        return {name: of_texts[name] if name in of_texts else self.others[name] for name in self.data.graph.nodes}
+
+    def shared(self, table: Array, **changed: Any) -> dict[str, Any]:
+        """What `jaxgkd.nn.hetero_problem` wants all runs to share."""
+        shared = {
+            "inputs": self.inputs(table),
+            "layout": self.data.layout,
+            "train": self.data.asked["train"],
+            "valid": self.data.asked["valid"],
+        }
+        task = self.data.task
+        if isinstance(task, LinkTask):
+            n_node, train = self.data.graph.n_node, self.data.asked["train"]
+            ends = np.asarray(train.senders), np.asarray(train.receivers)
+            shared["known"] = KnownEdges.from_edges(*ends, n_node[task.edge_type[0]], n_node[task.edge_type[2]])
+        if self.data.negatives is not None:
+            starts, rows = self.data.negatives
+            shared |= {"candidate_starts": jnp.asarray(starts), "candidates": jnp.asarray(rows)}
+        return shared | changed
+
+    def outputs(self, make: Make, task: Task, params: Tree, rest: Tree, table: Array) -> dict[str, np.ndarray]:
+        """Part → what a trained model says: [m, c] logits or values, or scores of the pairs that are ranked."""
+        return {
+            part: self.ask(make, task, params, rest, table, self.data.asked[part])
+            for part in PARTS
+            if not (isinstance(task, LinkTask) and part == "train")
+        }
+
+    def ask(self, make: Make, task: Task, params: Tree, rest: Tree, table: Array, asked: Any) -> np.ndarray:
+        """What a trained model says of anything that can be asked."""
+        return np.asarray(_outputs(graphdef_of(make), task, params, rest, self.inputs(table), self.data.layout, asked))
+
+    def with_layout(self, layout: HeteroLayout) -> "Workplace":
+        """The same place with other edges."""
+        return replace(self, data=replace(self.data, layout=layout))
+
+    def milliseconds(self, make: Make, params: Tree, rest: Tree, table: Array) -> float:
+        """Milliseconds of the states of all nodes."""
+        graphdef, inputs = graphdef_of(make), self.inputs(table)
+        return median_milliseconds(lambda: _states(graphdef, params, rest, inputs, self.data.layout))
+
+
+def _make(kind, d_in, n_node, edge_types, width, layers, task, key) -> HeteroModel:
+    rngs = nnx.Rngs(params=key)
+    encoder = HeteroEncoder(kind, d_in, n_node, edge_types, width, layers, rngs=rngs)
+    return HeteroModel(encoder, task, width, counts=layers > 0, rngs=rngs)
+
+
+@partial(jax.jit, static_argnames=("graphdef", "task"))
+def _outputs(graphdef, task, params, rest, inputs, layout, asked):
+    model = nnx.merge(graphdef, params, rest)
+    states = model.states(inputs, layout)
+    if isinstance(task, LinkTask):
+        return pair_scores(task, model, states, asked.senders, asked.receivers)
+    if isinstance(task, EdgeTask):
+        return task.outputs(model, states, asked.senders, asked.receivers)
+    return task.outputs(model, states, asked.rows)
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _states(graphdef, params, rest, inputs, layout):
+    return nnx.merge(graphdef, params, rest).states(inputs, layout).hidden[-1]
+
+
+@partial(jax.jit, static_argnames=("graphdef", "node_type"))
+def node_states(graphdef, node_type, params, rest, inputs, layout):
+    """[n, d (L + 1)] joined states of the nodes of a type."""
+    model = nnx.merge(graphdef, params, rest)
+    return model.joined(model.states(inputs, layout), node_type)

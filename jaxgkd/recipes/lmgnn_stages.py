@@ -1,0 +1,443 @@
+"""The rows of a run, stage after stage: what starts from what, and what is kept of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from rich.console import Console
+
+from jaxgkd.errors import ConfigError
+from jaxgkd.graphs import without_edges
+from jaxgkd.nn.hetero_problem import hetero_problem
+from jaxgkd.nn.hetero_tasks import ImitationTask, Nodes, NodeTask, Task
+from jaxgkd.nn.node_problem import default_optimizer, graphdef_of
+from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE
+from jaxgkd.recipes.lmgnn_cotraining import CoTrained, CoTraining, cotrain
+from jaxgkd.recipes.lmgnn_networks import Make, Workplace, node_states
+from jaxgkd.recipes.searched_fit import Budget, SearchedFit, searched_fit
+from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
+from jaxgkd.training.progress import progress_bar
+from jaxgkd.training.run_dir import RunDirectory
+
+Tree = Any
+Outputs = dict[str, np.ndarray]
+#: Rows that a language model had a part in, one of which becomes ``student_distilled``.
+STAGED = ("fine_tuned", "cotrained", "glem")
+LABELS = {
+    "text_only": "head on the frozen language model",
+    "teacher": "fine-tuned language model alone (stage 1)",
+    "student_alone": "GNN on the frozen language model",
+    "fine_tuned": "GNN on the fine-tuned language model (stages 1, 2)",
+    "cotrained": "both trained together (stages 1 to 3)",
+    "glem": "each taught by the other in turn (GLEM)",
+    "text_student": "language model taught by the GNN, text only",
+    "without_links": "the GNN of that row, test nodes without links",
+}
+
+
+class HeteroRow(NamedTuple):
+    """A row of the table.
+
+    Fields:
+      label: for people.
+      outputs: of every seed, part → what is said; None for a seed that has none.
+      parameters: of one trained network and, where it was trained, the language model's layers.
+      milliseconds: of the GNN's states of all nodes, or None.
+      seconds: of its own search and training.
+      settings: of the GNN; curves: of every seed that has one, step → validation score.
+      step_milliseconds: of a step that trains the language model.
+    """
+
+    label: str
+    outputs: list[Outputs | None]
+    parameters: int
+    milliseconds: float | None
+    seconds: float
+    settings: Mapping[str, float]
+    curves: Sequence[Mapping[int, float]]
+    step_milliseconds: float | None
+
+
+class Pair(NamedTuple):
+    """A language model and a network on top of it, trained: `CoTrained` as it is kept."""
+
+    lm: Tree
+    params: Tree
+    rest: Tree
+    table: np.ndarray
+    scores: dict[int, float]
+    best_step: int
+    seconds: float
+    step_milliseconds: float
+
+
+@dataclass(eq=False)
+class Stages:
+    """Trains the rows of a run in their order; a stage that is finished is read from the run's folder.
+
+    Fields:
+      config: the settings; place: what all rows share.
+      table: [texts, d] embeddings by the language model as it was.
+      budget: of every row's search.
+      run_dir: the folder of the run; start: another run, whose fine-tuned language models are used, or None.
+      console: for progress.
+    """
+
+    config: LMGNN
+    place: Workplace
+    table: Array
+    budget: Budget
+    run_dir: RunDirectory
+    start: RunDirectory | None
+    console: Console
+    rows: dict[str, HeteroRow] = field(default_factory=dict)
+
+    def run(self) -> dict[str, HeteroRow]:
+        """All rows; a row that only copies another one's values is not among them."""
+        seeds, place, config = list(range(self.config.seeds)), self.place, self.config
+        lm_seeds = seeds[: config.lm_seeds] if config.stages else []
+        texts_alone = self._fit("text_only", 0, seeds)
+        alone = self._fit("student_alone", config.layers, seeds)
+        self._add_fit("text_only", texts_alone, 0, [self.table] * len(seeds))
+        self._add_fit("student_alone", alone, config.layers, [self.table] * len(seeds))
+        if not lm_seeds:
+            return self.rows
+        tuned = [self._fine_tuned(seed, _of_seed(texts_alone, seed)) for seed in lm_seeds]
+        self._add_pairs("teacher", tuned, 0)
+        tables = [jnp.asarray(pair.table) for pair in tuned]
+        inputs = [place.inputs(table) for table in tables]
+        run_data = {"inputs": jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)}
+        on_tuned = self._fit("fine_tuned", config.layers, lm_seeds, run_data)
+        self._add_fit("fine_tuned", on_tuned, config.layers, tables)
+        if "cotrain" in config.stages:
+            both = [self._cotrained(s, tuned[s], _of_seed(on_tuned, s)) for s in lm_seeds]
+            self._add_pairs("cotrained", both, config.layers)
+        if "glem" in config.stages:
+            self._glem(lm_seeds, tuned, on_tuned)
+        if "student" in config.stages:
+            self._text_students(lm_seeds, tuned, on_tuned)
+        return self.rows
+
+    @cached_property
+    def _task(self) -> Task:
+        return self.place.data.task
+
+    def _make(self, layers: int) -> Make:
+        # One object for each depth: compiled programs are found again by it.
+        return self._makers.setdefault(layers, self.place.maker(layers))
+
+    @cached_property
+    def _makers(self) -> dict[int, Make]:
+        return {}
+
+    @cached_property
+    def _problems(self) -> dict[int, Any]:
+        return {}
+
+    def _problem(self, layers: int) -> Any:
+        if layers not in self._problems:
+            made = hetero_problem(self._make(layers), self._task, self.place.drawing, default_optimizer)
+            self._problems[layers] = made
+        return self._problems[layers]
+
+    def _fit(
+        self,
+        name: str,
+        layers: int,
+        seeds: list[int],
+        run_data: Tree | None = None,
+        *,
+        default: Mapping[str, float] | None = None,
+        shared: Mapping[str, Any] | None = None,
+        budget: Budget | None = None,
+    ) -> SearchedFit:
+        settings = {key: getattr(self.config, key) for key in SPACE}
+        return searched_fit(
+            name,
+            self._problem(layers),
+            run_data or {},
+            shared or self.place.shared(self.table),
+            seeds,
+            default=default or settings,
+            space=SPACE,
+            budget=budget or self.budget,
+            run_dir=self.run_dir,
+            console=self.console,
+        )
+
+    def _train(
+        self, name: str, layers: int, seed: int, settings: CoTraining, task: Task | None = None, **arguments: Any
+    ) -> Pair:
+        """`cotrain`, kept in the run's folder."""
+        make = self._make(layers) if task is None else self.place.maker(layers, task)
+        shared = arguments.pop("shared", None) or self.place.shared(self.table)
+
+        def compute() -> Tree:
+            with progress_bar(self.console, name, settings.steps) as tick:
+                return _tree(
+                    cotrain(
+                        make,
+                        task or self._task,
+                        self.place.drawing,
+                        self.place.texts,
+                        shared,
+                        settings,
+                        seed=seed,
+                        on_progress=tick,
+                        **arguments,
+                    )
+                )
+
+        like = jax.eval_shape(lambda: nnx.split(make(jax.random.key(0)), nnx.Param, ...)[1:])
+        return _pair(self.run_dir.stage(name, compute), self.place.texts.weights, like)
+
+    def _fine_tuned(self, seed: int, start: tuple[Tree, Tree]) -> Pair:
+        name = f"lm-{seed}"
+        if self.start is not None:
+            like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), start)
+            return _pair(self.start.stage(name, _missing(self.start, name)), self.place.texts.weights, like)
+        # Of an edge two texts are read.
+        texts = self.config.lm_batch_size
+        b = texts if isinstance(self._task, NodeTask) else max(1, texts // 2)
+        settings = CoTraining(
+            steps=self.config.lm_steps,
+            batch_size=b,
+            lm_texts=texts,
+            evaluate_every=max(1, self.config.lm_steps // 2),
+            lm_learning_rate=self.config.lm_learning_rate,
+            # Texts that no step has read, such as those of negatives, are read again at every validation.
+            refresh_every=self.config.lm_steps + 1,
+        )
+        return self._train(name, 0, seed, settings, start=start, embeddings=self.table)
+
+    def _cotrained(self, seed: int, tuned: Pair, start: tuple[Tree, Tree]) -> Pair:
+        config = self.config
+        settings = CoTraining(
+            steps=config.cotrain_steps,
+            batch_size=min(config.batch_size, len(self.place.data.rows["train"])),
+            lm_texts=config.lm_nodes_per_batch,
+            lm_learning_rate=config.lm_learning_rate,
+            learning_rate=config.cotrain_learning_rate,
+            dropout=config.dropout,
+            freeze_steps=config.freeze_steps,
+            refresh_every=config.refresh_every,
+            refresh_texts=config.refresh_texts,
+            evaluate_every=100,
+        )
+        return self._train(
+            f"cotrained-{seed}", config.layers, seed, settings, start=start, lm=tuned.lm, table=tuned.table
+        )
+
+    def _glem(self, seeds: list[int], tuned: list[Pair], on_tuned: SearchedFit) -> None:
+        """One round: the GNN labels for the language model, and what comes of it for the GNN."""
+        task, data, config = self._task, self.place.data, self.config
+        assert isinstance(task, NodeTask)
+        outputs, curves, seconds, milliseconds = [], [], 0.0, []
+        settings = CoTraining(
+            steps=config.lm_steps,
+            batch_size=config.lm_batch_size,
+            lm_texts=config.lm_batch_size,
+            lm_learning_rate=config.lm_learning_rate,
+            refresh_every=config.lm_steps + 1,
+            evaluate_every=max(1, config.lm_steps // 2),
+        )
+        for seed in seeds:
+            before = jnp.asarray(tuned[seed].table)
+            from_gnn = self._on_all_nodes(config.layers, *_of_seed(on_tuned, seed), before)
+            shared = self.place.shared(self.table, train=_labelled_by(data, task, from_gnn, config.pseudo_weight))
+            state = tuned[seed].params, tuned[seed].rest
+            pair = self._train(
+                f"glem-lm-{seed}", 0, seed, settings, shared=shared, start=state, lm=tuned[seed].lm, embeddings=before
+            )
+            table = jnp.asarray(pair.table)
+            from_lm = self._on_all_nodes(0, pair.params, pair.rest, table)
+            shared = self.place.shared(table, train=_labelled_by(data, task, from_lm, config.pseudo_weight))
+            once = Budget(self.budget.epochs, self.budget.patience, 1, 1, evaluate_every=self.budget.evaluate_every)
+            found = self._fit(
+                f"glem-{seed}", config.layers, [seed], default=on_tuned.settings, shared=shared, budget=once
+            )
+            params, rest = _of_seed(found, 0)
+            outputs.append(self.place.outputs(self._make(config.layers), task, params, rest, table))
+            curves.append(_curve(found, 0))
+            seconds += pair.seconds + found.seconds
+            milliseconds.append(pair.step_milliseconds)
+        self._add("glem", outputs, config.layers, seconds, curves, milliseconds, on_tuned.settings, lm=True)
+
+    def _text_students(self, seeds: list[int], tuned: list[Pair], on_tuned: SearchedFit) -> None:
+        """Language models that imitate the GNN on all nodes but those that validate and test."""
+        data, task, config, place = self.place.data, self._task, self.config, self.place
+        assert isinstance(task, NodeTask)
+        width = config.width * (config.layers + 1)
+        imitation = ImitationTask(task.node_type, task.n_out, width)
+        held_out = np.union1d(data.rows["valid"], data.rows["test"])
+        rows = np.setdiff1d(np.arange(len(data.graph.nodes[task.node_type])), held_out)
+        settings = CoTraining(
+            steps=config.lm_steps,
+            batch_size=config.lm_batch_size,
+            lm_texts=config.lm_batch_size,
+            lm_learning_rate=config.lm_learning_rate,
+            refresh_every=config.lm_steps + 1,
+            evaluate_every=max(1, config.lm_steps // 2),
+        )
+        pairs, outputs, without = [], [], []
+        for seed in seeds:
+            table = jnp.asarray(tuned[seed].table)
+            state = _of_seed(on_tuned, seed)
+            logits = self._on_all_nodes(config.layers, *state, table)
+            graphdef, inputs = graphdef_of(self._make(config.layers)), place.inputs(table)
+            states = np.asarray(node_states(graphdef, task.node_type, *state, inputs, data.layout))
+            taught = np.concatenate([logits, states], axis=1)
+            gold = np.asarray(data.asked["valid"].targets)
+            gold = np.concatenate([gold, np.zeros((len(gold), width), np.float32)], axis=1)
+            shared = place.shared(
+                self.table,
+                train=Nodes(jnp.asarray(rows), jnp.asarray(taught[rows]), jnp.ones(len(rows))),
+                valid=data.asked["valid"]._replace(targets=jnp.asarray(gold)),
+            )
+            name = f"text_student-{seed}"
+            found = self._train(name, 0, seed, settings, imitation, shared=shared, lm=tuned[seed].lm, embeddings=table)
+            pairs.append(found)
+            make, pair = place.maker(0, imitation), pairs[-1]
+            said = place.outputs(make, imitation, pair.params, pair.rest, jnp.asarray(pair.table))
+            outputs.append({part: values[:, : task.n_out] for part, values in said.items()})
+            without.append(self._without_links(state, table))
+        seconds = sum(pair.seconds for pair in pairs)
+        curves = [pair.scores for pair in pairs]
+        milliseconds = [pair.step_milliseconds for pair in pairs]
+        self._add("text_student", outputs, 0, seconds, curves, milliseconds, {}, lm=True)
+        self._add("without_links", without, config.layers, 0.0, [], [], {}, lm=True)
+
+    def _without_links(self, state: tuple[Tree, Tree], table: Array) -> Outputs:
+        """What the GNN says where nodes that validate and test have no links."""
+        data, task = self.place.data, self._task
+        assert isinstance(task, NodeTask)
+        removed = np.zeros(len(data.graph.nodes[task.node_type]), bool)
+        removed[np.union1d(data.rows["valid"], data.rows["test"])] = True
+        left_out = {}
+        for kind, edges in data.graph.edges.items():
+            if kind[1] not in self.config.without:
+                touched = np.zeros(len(edges), bool)
+                if kind[0] == task.node_type:
+                    touched |= removed[edges.senders]
+                if kind[2] == task.node_type:
+                    touched |= removed[edges.receivers]
+                left_out[kind] = jnp.asarray(touched)
+        alone = self.place.with_layout(without_edges(data.layout, left_out))
+        return alone.outputs(self._make(self.config.layers), task, *state, table)
+
+    def _on_all_nodes(self, layers: int, params: Tree, rest: Tree, table: Array) -> np.ndarray:
+        """[n, classes] logits of all nodes of the task's type."""
+        task = self._task
+        assert isinstance(task, NodeTask)
+        n = len(self.place.data.graph.nodes[task.node_type])
+        everyone = Nodes(jnp.arange(n), jnp.zeros((n, task.n_out)), jnp.ones(n))
+        return self.place.ask(self._make(layers), task, params, rest, table, everyone)
+
+    def _add_fit(self, name: str, found: SearchedFit, layers: int, tables: list[Array]) -> None:
+        seeds = range(len(tables))
+        make = self._make(layers)
+        outputs = [self.place.outputs(make, self._task, *_of_seed(found, s), tables[s]) for s in seeds]
+        curves = [_curve(found, seed) for seed in seeds]
+        lm = name == "fine_tuned"
+        milliseconds = self.place.milliseconds(make, *_of_seed(found, 0), tables[0])
+        self._add(name, outputs, layers, found.seconds, curves, [], found.settings, lm=lm, milliseconds=milliseconds)
+
+    def _add_pairs(self, name: str, pairs: list[Pair], layers: int) -> None:
+        make = self._make(layers)
+        said = [self.place.outputs(make, self._task, pair.params, pair.rest, jnp.asarray(pair.table)) for pair in pairs]
+        seconds, curves = sum(pair.seconds for pair in pairs), [pair.scores for pair in pairs]
+        self._add(name, said, layers, seconds, curves, [pair.step_milliseconds for pair in pairs], {}, lm=True)
+
+    def _add(
+        self,
+        name: str,
+        outputs: list[Outputs],
+        layers: int,
+        seconds: float,
+        curves: list[dict[int, float]],
+        step_milliseconds: list[float],
+        settings: Mapping[str, float],
+        *,
+        lm: bool,
+        milliseconds: float | None = None,
+    ) -> None:
+        network = _size(jax.eval_shape(lambda: nnx.split(self._make(layers)(jax.random.key(0)), nnx.Param, ...)[1]))
+        missing: list[Outputs | None] = [None] * (self.config.seeds - len(outputs))
+        self.rows[name] = HeteroRow(
+            label=LABELS[name],
+            outputs=[*outputs, *missing],
+            parameters=network + (_size(self.place.texts.weights) if lm else 0),
+            milliseconds=milliseconds,
+            seconds=seconds,
+            settings=settings,
+            curves=curves,
+            step_milliseconds=float(np.median(step_milliseconds)) if step_milliseconds else None,
+        )
+
+
+def _labelled_by(data: Any, task: NodeTask, logits: np.ndarray, weight: float) -> Nodes:
+    """All nodes: those of the training part with their labels, the others with another network's probabilities.
+
+    ``(1 − w) mean CE(labels) + w mean CE(probabilities)`` (Zhao et al., GLEM, arXiv 2210.14709, equations 7 and 10).
+    """
+    n = len(logits)
+    targets = np.array(jax.nn.softmax(logits), np.float32)
+    weights = np.full(n, weight * n / max(1, n - len(data.rows["train"])), np.float32)
+    targets[data.rows["train"]] = np.asarray(data.asked["train"].targets)
+    weights[data.rows["train"]] = (1.0 - weight) * n / len(data.rows["train"])
+    return Nodes(jnp.arange(n), jnp.asarray(targets), jnp.asarray(weights))
+
+
+def _of_seed(found: SearchedFit, seed: int) -> tuple[Tree, Tree]:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[seed]), (found.params, found.rest))
+
+
+def _curve(found: SearchedFit, seed: int) -> dict[int, float]:
+    values = found.curves["valid"][seed]
+    return {int(e): float(v) for e, v in zip(found.epochs, values, strict=True) if np.isfinite(v)}
+
+
+def _tree(trained: CoTrained) -> Tree:
+    return {
+        "lm": leaves_by_name(trained.lm),
+        "gnn": leaves_by_name((trained.params, trained.rest)),
+        "table": trained.table,
+        "steps": np.array(list(trained.scores), np.int64),
+        "scores": np.array(list(trained.scores.values())),
+        "best_step": np.int64(trained.best_step),
+        "seconds": np.float64(trained.seconds),
+        "step_milliseconds": np.float64(trained.step_milliseconds),
+    }
+
+
+def _pair(saved: Tree, lm: Tree, like: tuple[Tree, Tree]) -> Pair:
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), lm)
+    params, rest = from_leaves(saved["gnn"], like)
+    return Pair(
+        lm=jax.tree.map(jnp.asarray, from_leaves(saved["lm"], shapes)),
+        params=jax.tree.map(jnp.asarray, params),
+        rest=jax.tree.map(jnp.asarray, rest),
+        table=np.asarray(saved["table"]),
+        scores={int(s): float(v) for s, v in zip(saved["steps"], saved["scores"], strict=True)},
+        best_step=int(saved["best_step"]),
+        seconds=float(saved["seconds"]),
+        step_milliseconds=float(saved["step_milliseconds"]),
+    )
+
+
+def _missing(start: RunDirectory, name: str) -> Callable[[], Any]:
+    def refuse() -> Any:
+        what = f"there is no language model {name}"
+        raise ConfigError(what, file=start.path, field="--start", mend="give a run with as many --lm-seeds")
+
+    return refuse
+
+
+def _size(tree: Tree) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))

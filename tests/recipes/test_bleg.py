@@ -1,0 +1,169 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from jaxgkd import cli
+from jaxgkd.recipes.bleg_config import BLEG, tries_of
+from jaxgkd.training.checkpoint import load_tree
+from jaxgkd.training.summary import check_summary
+
+N, R = 48, 14
+SMALL = {"folds": 2, "epochs": 4, "width": 4, "search": 2, "components": 4, "max_tokens": 24, "batch": 24}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(own_cache):
+    return own_cache
+
+
+def write_cohort(folder, labels):
+    """Two groups at two sites that differ in the ties of the first regions, and a split that tests every fourth."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    series = random.normal(size=(N, 60, R))
+    truth = np.arange(N) % 2
+    series[:, :, :5] += truth[:, None, None] * random.normal(size=(N, 60, 1))
+    np.savez(folder / "connectivity.npz", correlation=[np.corrcoef(one.T) for one in series])
+    with open(folder / "subjects.csv", "w", newline="") as file:
+        csv.writer(file).writerows(
+            [("subject", "site", "label"), *((f"s{i}", "AB"[i // 2 % 2], labels[i]) for i in range(N))]
+        )
+    (folder / "classes.json").write_text('["healthy", "ill"]')
+    parts = ["test", "train", "valid", "train", "train", "test", "train", "train", "valid", "train", "train"]
+    with open(folder / "split.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("subject", "split"), *((f"s{i}", parts[i % 11]) for i in range(N))])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return write_cohort(
+        tmp_path_factory.mktemp("data") / "cohort", ["healthy" if i % 2 == 0 else "ill" for i in range(N)]
+    )
+
+
+@pytest.fixture(scope="module")
+def run(bert_folder):
+    def run(data, out, *flags, **changed) -> int:
+        words = ["run", "bleg", "--data", str(data), "--out", str(out), "--teacher", str(bert_folder)]
+        for name, value in (SMALL | changed).items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        return cli.main([*words, *flags])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(run, cohort, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert run(cohort, out, "--baselines", "ridge", "--stages", "2+3", student="mlp", text_epochs=2) == 0
+    return out
+
+
+def summary_of(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    check_summary(summary, folder / "summary.json")
+    return summary
+
+
+def test_a_run_scores_every_row_and_writes_its_report(first):
+    summary = summary_of(first)
+    assert set(summary["results"]) == {"teacher", "student_alone", "student_distilled", "ridge"}
+    arrays = np.load(first / "predictions.npz")
+    assert ((arrays["split"] == 3).sum(axis=0) == 1).all()
+    for row, results in summary["results"].items():
+        for fold in (0, 1):
+            test = arrays["split"][fold] == 3
+            scores, labels = arrays[f"pred/{row}"][fold, test, 0], arrays["labels"][test, 0]
+            pairs = scores[labels == 1][:, None] - scores[labels == 0]
+            np.testing.assert_allclose((pairs > 0).mean() + (pairs == 0).mean() / 2, results["test"][fold])
+            right = (scores >= 0.5) == labels
+            np.testing.assert_allclose(right.mean(), results["accuracy"][fold])
+            np.testing.assert_allclose(right[labels == 1].mean(), results["sensitivity"][fold])
+    assert summary["corrected_difference"]["mean"] == pytest.approx(summary["difference"]["mean"])
+    assert {entry["site"] for entry in summary["sites"]} == {"A", "B"}
+    assert sum(sum(entry["subjects"]) for entry in summary["sites"]) == N
+    assert "roc.png" in {path.name for path in (first / "figures").glob("*.png")}
+    lines = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
+    assert {(line["row"], line["fold"]) for line in lines} == {
+        (row, fold) for row in ("student_alone", "student_distilled") for fold in (0, 1)
+    }
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(first, run, cohort, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(first, copy)
+    for name in ("summary.json", "predictions.npz"):
+        (copy / name).unlink()
+    flags = ("--baselines", "ridge", "--stages", "2+3", "--resume")
+    assert run(cohort, copy, *flags, student="mlp", text_epochs=2) == 0
+    before, after = np.load(first / "predictions.npz"), np.load(copy / "predictions.npz")
+    assert set(before.files) == set(after.files)
+    for name in before.files:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_labels_of_tested_subjects_leave_texts_weights_and_answers_as_they_are(run, cohort, tmp_path):
+    labels = ["healthy" if i % 2 == 0 else "ill" for i in range(N)]
+    tested = [i for i in range(N) if i % 11 in (0, 5)]
+    swapped = list(labels)
+    for i, other in zip(tested, np.random.default_rng(1).permutation(tested), strict=True):
+        swapped[i] = labels[other]
+    assert swapped != labels
+    other = write_cohort(tmp_path / "other", swapped)
+    flags = ("--split", str(cohort / "split.csv"), "--baselines", "ridge", "logistic")
+    for data, out in ((cohort, "one"), (other, "two")):
+        assert run(data, tmp_path / out, *flags, student="gcn", search=1) == 0
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert (one / "texts.jsonl").read_bytes() == (two / "texts.jsonl").read_bytes()
+    weights = [load_tree(folder / "checkpoints" / "students-0")["weights"] for folder in (one, two)]
+    for row in weights[0]:
+        for name, values in weights[0][row].items():
+            assert values.tobytes() == weights[1][row][name].tobytes(), (row, name)
+    before, after = np.load(one / "predictions.npz"), np.load(two / "predictions.npz")
+    for row in summary_of(one)["results"]:
+        assert before[f"pred/{row}"].tobytes() == after[f"pred/{row}"].tobytes(), row
+    assert (before["labels"] != after["labels"]).any()
+
+
+def test_few_labels_sites_harmonised_and_a_control(run, cohort, tmp_path):
+    flags = ("--leave-one-site-out", "--texts", "reference", "--shuffle-texts", "--harmonise", "--baselines")
+    assert run(cohort, tmp_path / "run", *flags, student="mlp", k_shot=3, search=1) == 0
+    summary = summary_of(tmp_path / "run")
+    assert summary["data"]["split"].endswith("3 labels a group") and any("control" in note for note in summary["notes"])
+    assert ((np.load(tmp_path / "run" / "predictions.npz")["split"] == 1).sum(axis=1) == 6).all()
+
+
+def test_smoke(run, tmp_path, cohort):
+    assert run(cohort, tmp_path / "run", "--smoke", "--texts", "none", student="mlp") == 0
+    summary = summary_of(tmp_path / "run")
+    assert "not_run" in summary["results"]["teacher"] and summary["difference"]["mean"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (["--texts", "nowhere.jsonl"], "there is no 'nowhere.jsonl'"),
+        (["--dropout", "1.5"], "--dropout"),
+        (["--sweep", "lr=1e-3,2e-3", "--search", "3"], "not both"),
+        (["--texts", "none", "--shuffle-texts"], "no texts"),
+        (["--k-shot", "2", "--label-ratio", "0.5"], "counted or shared"),
+        (["--split", "x.csv", "--leave-one-site-out"], "one split is given"),
+    ],
+)
+def test_bad_settings_are_one_sentence(flags, what, capsys):
+    assert cli.main(["run", "bleg", *flags]) == 2
+    assert what in capsys.readouterr().err
+
+
+def test_rows_try_as_many_settings_and_the_distilled_one_may_leave_the_teacher_out():
+    config = BLEG(search=40)
+    alone, distilled = (tries_of(config, row) for row in ("student_alone", "student_distilled"))
+    assert all(each["state_strength"] == each["answer_strength"] == 0 for each in alone)
+    assert any(each["state_strength"] == 0 for each in distilled)
+    answers = tries_of(BLEG(search=40, teaches=("answers",)), "student_distilled")
+    assert all(each["state_strength"] == 0 for each in answers)

@@ -1,0 +1,262 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxgkd import cli
+from jaxgkd.errors import ConfigError
+from jaxgkd.recipes.lmgnn_config import LMGNN, check, shrunk
+from jaxgkd.training.summary import check_summary
+from tests.recipes.hetero_folder import write_films
+
+SMALL = {
+    "seeds": 2,
+    "lm_seeds": 1,
+    "max_tokens": 12,
+    "tuned_layers": 1,
+    "lm_steps": 2,
+    "cotrain_steps": 2,
+    "lm_batch_size": 4,
+    "lm_nodes_per_batch": 4,
+    "batch_size": 8,
+    "epochs": 5,
+    "width": 8,
+    "layers": 1,
+    "encoder": "sage",
+    "n_candidates": 5,
+    "n_negatives": 3,
+    "edges_per_step": 8,
+}
+TRAINED = {"text_only", "teacher", "student_alone", "fine_tuned", "cotrained", "glem", "text_student", "without_links"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(own_cache):
+    return own_cache
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_films(tmp_path_factory.mktemp("data") / "films")
+
+
+@pytest.fixture(scope="module")
+def run(bert_folder):
+    """The exit code of a run on the command line; flags and changed settings come last."""
+
+    def run(data, out, *flags, teacher=bert_folder, **changed) -> int:
+        words = ["run", "lmgnn", "--smoke", "--data", str(data), "--out", str(out), "--teacher", str(teacher)]
+        for name, value in (SMALL | changed).items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        return cli.main([*words, *flags])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(run, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert run(data, out) == 0
+    return out
+
+
+def summary_of(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    check_summary(summary, folder / "summary.json")
+    return summary
+
+
+def what_was_found(summary):
+    """All of it that does not go by the clock."""
+    clock = ("seconds", "ms_per_item", "lm_step_milliseconds")
+    results = {
+        name: {key: value for key, value in row.items() if key not in clock} for name, row in summary["results"].items()
+    }
+    return {**{key: summary[key] for key in ("data", "difference", "differences", "notes")}, "results": results}
+
+
+def test_a_run_scores_every_row_and_writes_its_report(first):
+    summary = summary_of(first)
+    assert set(summary["results"]) == TRAINED | {"student_distilled", "majority", "neighbours"}
+    assert summary["metric"] == "accuracy" and summary["higher_is_better"] and summary["seeds"] == [0, 1]
+    staged = summary["results"]["student_distilled"]
+    assert staged["row"] in ("fine_tuned", "cotrained", "glem")
+    best = max(("fine_tuned", "cotrained", "glem"), key=lambda name: summary["results"][name]["valid"][0])
+    assert summary["results"][best]["valid"] == staged["valid"]
+    arrays = np.load(first / "predictions.npz")
+    test = arrays["split"][0] == 3
+    for name, row in summary["results"].items():
+        if f"pred/{name}" in arrays:
+            for seed in (0, 1):
+                right = np.mean(arrays[f"pred/{name}"][seed, test] == arrays["labels"][test])
+                assert row["test"][seed] == pytest.approx(right)
+    # One seed of two has a language model of its own.
+    for name in TRAINED - {"text_only", "student_alone"}:
+        assert summary["results"][name]["test"][1] is None and summary["results"][name]["test"][0] is not None
+    assert None not in summary["results"]["student_alone"]["test"]
+    assert (first / "report.md").is_file() and list((first / "figures").glob("*.png"))
+    lines = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
+    assert {line["row"] for line in lines} == TRAINED - {"without_links"}
+    assert summary["data"]["split_sha256"] and summary["data"]["items"] == "nodes"
+
+
+def test_a_finished_run_is_reported_and_another_is_not_written_over(first, run, data, capsys):
+    before = {path: path.read_bytes() for path in first.rglob("*.json*")}
+    assert run(data, first, "--resume") == 0
+    assert {path: path.read_bytes() for path in first.rglob("*.json*")} == before
+    assert run(data, first) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert run(data, first, "--resume", width=4) == 2
+    assert "field 'width'" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_end(first, run, data, tmp_path):
+    """Only the first row was there."""
+    again = tmp_path / "again"
+    shutil.copytree(first, again)
+    for name in ("summary.json", "metrics.jsonl", "predictions.npz", "report.md"):
+        (again / name).unlink()
+    for folder in (again / "checkpoints").iterdir():
+        if folder.name != "text_only":
+            shutil.rmtree(folder)
+    assert run(data, again, "--resume") == 0
+    assert what_was_found(summary_of(again)) == what_was_found(summary_of(first))
+    one, other = (np.load(folder / "predictions.npz") for folder in (first, again))
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_a_run_may_start_from_the_language_models_of_another(first, run, data, tmp_path, capsys):
+    out = tmp_path / "second"
+    assert run(data, out, "--start", str(first), "--stages", "lm") == 0
+    names = {folder.name for folder in (out / "checkpoints").iterdir()}
+    assert "lm-0" not in names and "fine_tuned" in names
+    one, other = summary_of(first)["results"], summary_of(out)["results"]
+    for name in ("teacher", "fine_tuned"):
+        assert one[name]["test"] == other[name]["test"] and one[name]["metrics"] == other[name]["metrics"]
+    assert run(data, tmp_path / "third", "--start", str(first), lm_seeds=2) == 2
+    assert "field '--start': there is no language model lm-1" in capsys.readouterr().err
+    assert run(data, tmp_path / "fourth", "--start", str(first), max_tokens=8) == 2
+    assert "max_tokens" in capsys.readouterr().err and not (tmp_path / "fourth").exists()
+    assert run(data, tmp_path / "fifth", "--start", str(tmp_path / "nowhere")) == 2
+    assert "field '--start': there is no run" in capsys.readouterr().err and not (tmp_path / "fifth").exists()
+
+
+def test_links(run, data, tmp_path):
+    out = tmp_path / "links"
+    assert run(data, out, "--task", "link_prediction", "--stages", "lm", "cotrain", candidates="known_for") == 0
+    summary = summary_of(out)
+    trained = TRAINED - {"glem", "text_student", "without_links"}
+    assert set(summary["results"]) == trained | {"student_distilled", "degree", "popularity", "cosine"}
+    assert summary["metric"] == "mrr" and set(summary["data"]["candidates_sha256"]) == {"valid", "test"}
+    for row in summary["results"].values():
+        for value in (*row["valid"], *row["test"]):
+            assert value is None or 0 < value <= 1
+        assert set(row["metrics"]) == {"mrr", "hits@1", "hits@3", "hits@10"}
+    for part in ("valid", "test"):
+        with np.load(out / f"candidates-{part}.npz", allow_pickle=False) as arrays:
+            assert str(arrays["sha256"]) == summary["data"]["candidates_sha256"][part]
+    assert (out / "report.md").is_file() and not (out / "predictions.npz").exists()
+
+
+def test_classes_of_links_without_any_stage(run, data, tmp_path):
+    out = tmp_path / "edges"
+    assert run(data, out, "--task", "edge_classification", "--stages", epochs=5) == 0
+    summary = summary_of(out)
+    assert summary["metric"] == "auroc" and summary["data"]["items"] == "edges"
+    results = summary["results"]
+    assert set(results) == {"text_only", "student_alone", "teacher", "student_distilled", "degree", "popularity", "cosine"}
+    assert results["student_distilled"]["test"] == results["student_alone"]["test"]
+    assert results["teacher"]["test"] == results["text_only"]["test"]
+
+
+def test_data_check(data, capsys):
+    assert cli.main(["data", "check", str(data), "--recipe", "lmgnn"]) == 0
+    said = capsys.readouterr().out
+    assert "36" in said and "actor–acts_in–movie" in said and "link_prediction" in said
+    assert cli.main(["data", "check", str(data), "--recipe", "lmgnn", "--label", "genre"]) == 2
+    assert "--label" in capsys.readouterr().err
+
+
+WRONG = {
+    "task": (["--task", "node_regression"], "--task"),
+    "without": (["--without", "plays"], "--without"),
+    "seeds": (["--seeds", "0"], "--seeds"),
+    "dropout": (["--dropout", "1"], "--dropout"),
+    "pseudo weight": (["--pseudo-weight", "1.5"], "--pseudo-weight"),
+    "stages": (["--stages", "cotrain"], "--stages"),
+    "candidates": (["--task", "link_prediction", "--candidates", "directs"], "--candidates"),
+    "n candidates": (["--task", "link_prediction", "--candidates", "uniform", "--n-candidates", "99"], "--n-candidates"),
+    "negatives": (
+        ["--task", "link_prediction", "--candidates", "uniform", "--negatives", "candidates"],
+        "--negatives",
+    ),
+    "n negatives": (["--task", "link_prediction", "--n-negatives", "37"], "--n-negatives"),
+    "sweep": (["--sweep", "lr"], "sweep"),
+    "width": (["--encoder", "hgt", "--width", "6"], "--width"),
+    "tokens": (["--max-tokens", "41"], "max"),
+    "choice": (["--encoder", "gcn"], "encoder"),
+    "number": (["--epochs", "many"], "epochs"),
+    "data": (["--data", "/nowhere"], "/nowhere"),
+    "teacher": (["--teacher", "/nowhere"], "/nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_flag_is_one_line_and_leaves_nothing(name, run, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags, words = WRONG[name]
+    unset = {flag[2:].replace("-", "_") for flag in flags if flag.startswith("--")}
+    kept = {key: value for key, value in SMALL.items() if key not in unset}
+    monkeypatch.setattr(f"{__name__}.SMALL", kept)
+    if name == "tokens":
+        flags = ["--max-tokens", "41"]
+        monkeypatch.setattr("jaxgkd.recipes.lmgnn.shrunk", lambda config: config)
+    given = data
+    if name == "data":
+        given, flags = "/nowhere", []
+    if name == "teacher":
+        assert run(given, tmp_path / "out", teacher="/nowhere") == 2
+    else:
+        assert run(given, tmp_path / "out", *flags) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+    if name not in ("choice", "number"):
+        assert len(error.strip().splitlines()) == 1, error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_without_any_text_is_refused_before_anything_is_written(run, tmp_path, capsys):
+    def silent(metadata, tables):
+        metadata["node_types"]["movie"].pop("text")
+
+    def mute(metadata, tables):
+        silent(metadata, tables)
+        metadata["node_types"]["actor"].pop("text")
+
+    assert run(write_films(tmp_path / "silent", change=silent), tmp_path / "out") == 2
+    assert "'--stages': nodes of type movie have no text" in capsys.readouterr().err
+    assert run(write_films(tmp_path / "mute", change=mute), tmp_path / "out") == 2
+    assert "mute has no node with a text" in capsys.readouterr().err
+    assert run(write_films(tmp_path / "idle", change=lambda m, t: m.update(tasks={})), tmp_path / "out") == 2
+    assert "idle sets no task" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "flag"),
+    [
+        ({"lm_seeds": 6}, "--lm-seeds"),
+        ({"lm_nodes_per_batch": 0}, "--lm-nodes-per-batch"),
+        ({"freeze_steps": -1}, "--freeze-steps"),
+        ({"lm_learning_rate": float("nan")}, "--lm-learning-rate"),
+        ({"sweep": ("dropout=0.1,2",)}, "--dropout"),
+        ({"encoder": "rgat", "width": 6}, "--width"),
+    ],
+)
+def test_settings_out_of_range_name_their_flag(changed, flag):
+    with pytest.raises(ConfigError, match=flag):
+        check(LMGNN(**changed))
+    check(LMGNN())
+    check(shrunk(LMGNN()))

@@ -1,0 +1,243 @@
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxgkd.data.hetero_files import load_hetero_graph
+from jaxgkd.data.hetero_graphs import make_hetero_graph
+from jaxgkd.errors import ConfigError
+from jaxgkd.nn.hetero_problem import Drawing, asked_for
+from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.recipes import lmgnn_cotraining
+from jaxgkd.recipes.lmgnn import _others
+from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
+from jaxgkd.recipes.lmgnn_data import task_data
+from jaxgkd.recipes.lmgnn_networks import Workplace
+from jaxgkd.recipes.lmgnn_texts import embed, graph_texts
+from jaxgkd.teachers.hops import TextEncoder
+from tests.recipes.hetero_folder import ACTS, write_films
+
+STEPS = CoTraining(steps=3, batch_size=6, lm_texts=4, lm_learning_rate=0.01, refresh_every=2, refresh_texts=5, evaluate_every=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(own_cache):
+    return own_cache
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    return load_hetero_graph(write_films(tmp_path_factory.mktemp("data") / "films"))
+
+
+@pytest.fixture(scope="module")
+def texts(graph, bert_folder):
+    return graph_texts(graph, TextEncoder.load(str(bert_folder)), tuned_layers=1, max_tokens=12, on_line=lambda _: None)
+
+
+def place_of(graph, texts, name):
+    data = task_data(graph, name, candidates="uniform", n_candidates=5, score="distmult", loss="contrastive")
+    return Workplace(data, texts, Drawing(6, "uniform", 3), "sage", 8, 1, _others(graph))
+
+
+@pytest.fixture(scope="module")
+def nodes(graph, texts):
+    place = place_of(graph, texts, "node_classification")
+    return place, place.maker(1), jnp.asarray(texts.read(texts.weights))
+
+
+@pytest.fixture(scope="module")
+def links(graph, texts):
+    place = place_of(graph, texts, "link_prediction")
+    return place, place.maker(1), jnp.asarray(texts.read(texts.weights))
+
+
+def train(work, settings=STEPS, seed=0, **arguments):
+    place, make, table = work
+    return cotrain(make, place.data.task, place.drawing, place.texts, place.shared(table), settings, seed=seed, **arguments)
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def test_texts_of_all_types_stand_below_each_other(graph, texts, nodes):
+    assert texts.first == {"movie": 0, "actor": 36} and texts.n_texts == 72
+    table = nodes[2]
+    assert table.shape == (72, 16)
+    np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1.0, rtol=1e-5)
+    of_type = texts.by_type(table)
+    np.testing.assert_array_equal(of_type["actor"], table[36:])
+    # Any rows, in any order and more than once, one after another or padded to a batch of another shape.
+    rows = np.array([70, 3, 3, 0])
+    np.testing.assert_allclose(texts.read(texts.weights, rows), table[rows], rtol=1e-4, atol=1e-5)
+    states, mask = texts.batch(rows)
+    assert states.shape[:2] == mask.shape and mask.shape[0] == 4
+    np.testing.assert_allclose(embed(texts.graphdef, texts.weights, states, mask), table[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_and_shapes_of_a_place(nodes, graph):
+    place, make, table = nodes
+    inputs = place.inputs(table)
+    assert list(inputs) == ["movie", "actor", "director"] and inputs["director"].dtype == jnp.int32
+    model = make(jax.random.key(0))
+    # Beside 16 numbers of its text a film has a count of each of three relations, an actor of two.
+    assert model.encoder.project["movie"].kernel.shape == (16 + 3, 8)
+    assert model.encoder.project["actor"].kernel.shape == (16 + 2, 8)
+    assert model.encoder.embeddings["director"].shape == (graph.n_node["director"], 8)
+    assert place.maker(0)(jax.random.key(0)).encoder.project["movie"].kernel.shape == (16, 8)
+    shared = place.shared(table)
+    assert set(shared) == {"inputs", "layout", "train", "valid"}
+
+
+def test_without_learning_the_language_model_stays_and_so_does_the_table(nodes, texts):
+    """Also where texts are read and written back, and read again."""
+    found = train(nodes, replace(STEPS, lm_learning_rate=0.0))
+    np.testing.assert_array_equal(flat(found.lm), flat(texts.weights))
+    np.testing.assert_allclose(found.table, nodes[2], rtol=1e-4, atol=1e-5)
+    assert set(found.scores) == {0, 2, 3} and found.step_milliseconds > 0
+    # What a caller hands over is still there afterwards.
+    assert np.isfinite(flat(texts.weights)).all() and np.isfinite(np.asarray(nodes[2])).all()
+
+
+def test_frozen_steps_keep_the_language_model_and_train_the_network(nodes, texts):
+    place, make, _ = nodes
+    _, params, rest = nnx.split(make(jax.random.key(3)), nnx.Param, ...)
+    seen = []
+    record(seen, train, nodes, replace(STEPS, freeze_steps=2, evaluate_every=10), start=(params, rest))
+    before, after = flat(texts.weights), [flat(trained["lm"]) for trained, *_ in seen]
+    np.testing.assert_array_equal(after[0], before)
+    np.testing.assert_array_equal(after[1], before)
+    assert np.abs(after[2] - before).max() > 1e-4
+    networks = [flat(params), *(flat(trained["gnn"]) for trained, *_ in seen)]
+    assert all(np.abs(one - other).max() > 1e-5 for one, other in zip(networks, networks[1:], strict=False))
+
+
+def record(seen, function, *arguments, **named):
+    """Runs something, and keeps what every step of training gave, and was given."""
+    step = lmgnn_cotraining._step
+
+    def kept(program, rates, trained, rest, moments, table, key, dropout, batch, shared):
+        given = jax.tree.map(np.array, (trained, rest, table))
+        result = step(program, rates, trained, rest, moments, table, key, dropout, batch, shared)
+        trained, _, _, table, loss = result
+        seen.append((jax.tree.map(np.array, trained), given, np.array(table), float(loss), key, batch))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lmgnn_cotraining, "_step", kept)
+        return function(*arguments, **named)
+
+
+@pytest.mark.parametrize("kind", ["nodes", "links"])
+def test_a_step_is_what_its_equation_says(kind, request, texts):
+    """k texts are as the language model reads them now, all others as the table has them; the loss is by hand."""
+    work = request.getfixturevalue(kind)
+    place, make, table = work
+    seen = []
+    record(seen, train, work, replace(STEPS, evaluate_every=10, refresh_every=10, dropout=0.0))
+    task, shared = place.data.task, place.shared(table)
+
+    @partial(jax.jit, static_argnums=(0,))
+    def loss_of(graphdef, params, rest, inputs, key, chosen, shared):
+        asked, layout = asked_for(task, place.drawing, jax.random.split(key)[0], chosen, shared)
+        model = nnx.merge(graphdef, params, rest)
+        losses = task.losses(model, model.states(inputs, layout), asked)
+        return jnp.sum(asked.weights * losses) / jnp.sum(asked.weights)
+
+    chosen_before = set()
+    for _, (trained, rest, before), after, loss, key, (chosen, rows, *_) in seen:
+        rows = np.asarray(rows)
+        assert len(rows) == 4 == len(set(rows.tolist())) and len(chosen) == 6
+        fresh = texts.read(trained["lm"], rows)
+        others = np.setdiff1d(np.arange(72), rows)
+        np.testing.assert_allclose(after[rows], fresh, rtol=1e-3, atol=1e-5)
+        np.testing.assert_array_equal(after[others], before[others])
+        mixed = before.copy()
+        mixed[rows] = fresh
+        wanted = loss_of(graphdef_of(make), trained["gnn"], rest, place.inputs(jnp.asarray(mixed)), key, chosen, shared)
+        np.testing.assert_allclose(loss, wanted, rtol=1e-3)
+        # The texts are of what is asked for.
+        train_part = place.data.asked["train"]
+        if kind == "nodes":
+            assert set(rows.tolist()) <= set(np.asarray(train_part.rows)[chosen].tolist())
+        else:
+            ends = np.concatenate([np.asarray(train_part.receivers)[chosen], 36 + np.asarray(train_part.senders)[chosen]])
+            assert set(rows.tolist()) <= set(ends.tolist())
+        if kind == "nodes" and len(chosen_before) < 18:
+            # An epoch asks for every node once.
+            assert not chosen_before & set(chosen.tolist())
+            chosen_before |= set(chosen.tolist())
+    assert np.abs(flat(seen[-1][0]["lm"]) - flat(texts.weights)).max() > 1e-4
+
+
+def test_texts_read_longest_ago_are_read_again(nodes, texts):
+    """After two steps five texts that no step had read are those of the language model as it is then."""
+    seen = []
+    record(seen, train, nodes, replace(STEPS, evaluate_every=10))
+    read = np.unique(np.concatenate([np.asarray(batch[1]) for *_, batch in seen[:2]]))
+    weights, entering = seen[1][0]["lm"], seen[2][1][2]
+    stale = np.setdiff1d(np.arange(72), read)[:5]
+    np.testing.assert_allclose(entering[stale], texts.read(weights, stale), rtol=1e-4, atol=1e-5)
+    untouched = np.setdiff1d(np.arange(72), np.concatenate([read, stale]))
+    np.testing.assert_array_equal(entering[untouched], np.asarray(nodes[2])[untouched])
+
+
+def test_the_best_state_goes_with_its_table_and_seeds_repeat(nodes, texts):
+    one, same, other = (train(nodes, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(flat((one.lm, one.params)), flat((same.lm, same.params)))
+    assert one.scores == same.scores
+    assert (flat(one.params) != flat(other.params)).any()
+    best = max(one.scores, key=lambda step: (one.scores[step], -step))
+    assert one.best_step == best
+    np.testing.assert_allclose(one.table, texts.read(jax.tree.map(jnp.asarray, one.lm)), rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_step_asks_for_passes_no_message_in_it(links):
+    """Both directions of the six links of a step are out of the graph, and no other."""
+    place, _, table = links
+    shared = place.shared(table)
+    chosen = jnp.arange(6) * 2
+    _, layout = jax.jit(asked_for, static_argnums=(0, 1))(place.data.task, place.drawing, jax.random.key(0), chosen, shared)
+    for name in ("movie", "actor"):
+        out = np.asarray(layout[name].kept) == 0
+        assert out.sum() == 6
+        kinds = {layout[name].edge_types[number] for number in np.asarray(layout[name].relation)[out].tolist()}
+        assert kinds == {ACTS if name == "movie" else ("movie", "rev_acts_in", "actor")}
+
+
+def test_labels_that_are_held_out_move_no_weight(graph, texts, nodes):
+    """With others there the last weights are the same bit by bit: only which step is kept goes by them."""
+    place, make, table = nodes
+    movies = graph.nodes["movie"]
+    held_out = np.flatnonzero(np.isin(movies.given_split, ("valid", "test")))
+    labels = movies.labels.copy()
+    labels[held_out] = (labels[held_out] + 1) % 3
+    changed = {**graph.nodes, "movie": replace(movies, labels=labels)}
+    other = make_hetero_graph(name="films", nodes=changed, edges=graph.edges, tasks=graph.tasks.values())
+    place_of_other = place_of(other, texts, "node_classification")
+    last = []
+    for work in ((place, make, table), (place_of_other, make, table)):
+        seen = []
+        scores = record(seen, train, work, replace(STEPS, evaluate_every=1)).scores
+        last.append((flat(seen[-1][0]), seen[-1][2], [loss for _, _, _, loss, _, _ in seen], scores))
+    np.testing.assert_array_equal(last[0][0], last[1][0])
+    np.testing.assert_array_equal(last[0][1], last[1][1])
+    assert last[0][2] == last[1][2] and last[0][3] != last[1][3]
+
+
+def test_a_loss_that_is_no_number_names_the_flag(nodes):
+    place, make, table = nodes
+    _, params, rest = nnx.split(make(jax.random.key(3)), nnx.Param, ...)
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    with pytest.raises(ConfigError, match=r"--lm-learning-rate.*not finite in step 1"):
+        train(nodes, start=(broken, rest))
+
+
+def test_more_texts_than_there_are_nodes_asked_for_are_filled_up(nodes):
+    found = train(nodes, replace(STEPS, steps=1, batch_size=2, lm_texts=9))
+    assert found.scores.keys() == {0, 1}
