@@ -22,7 +22,7 @@ LARGE_SETTING = ["--max-tokens", "256", "--tuned-layers", "6", "--lm-steps", "30
 
 ROWS: dict[str, list[str]] = {
     "default": [],
-    "imdb": ["--data", "imdb", "--task", "node_classification"],
+    "imdb": ["--data", "imdb", "--task", "node_classification", "--stages", "lm", "cotrain"],
     "wikispeedia-subjects": [*WIKI, "node_classification"],
     "wikispeedia-undone": [*WIKI, "edge_classification"],
     "wikispeedia-clicks": CLICKS,
