@@ -5,7 +5,7 @@ function meets few shapes. Rows of which a quarter or more is there are gathered
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,8 +18,11 @@ _DENSE = 0.25
 # Slots grow by this factor from one number of slots to the next, and are multiples of `_ROUND`.
 _GROWTH = 1.25
 _ROUND = 256
+# Room above the values that rows hold in the mean.
+_ABOVE = 1.05
 
 
+@runtime_checkable
 class InputRows(Protocol):
     """Inputs of all nodes, of which some are asked for.
 
@@ -33,7 +36,7 @@ class InputRows(Protocol):
         ...
 
     def of(self, nodes: np.ndarray) -> np.ndarray | SparseRows:
-        """Inputs of the nodes [k], in numpy: [k, f] dense or `SparseRows`."""
+        """Inputs of the nodes [k], in numpy: [k, f] dense or `SparseRows`; -1 is padding, whose row is anything."""
         ...
 
 
@@ -78,11 +81,13 @@ class SparseInputs:
         return len(self.indptr) - 1, self.width
 
     def of(self, nodes: np.ndarray) -> SparseRows:
-        """[k] → rows of these nodes; padding is in the first column of the last row."""
+        """[k] → rows of these nodes, empty for -1; slots that are left over hold zeros of the last row."""
         start = self.indptr[nodes].astype(np.int64)
-        size = self.indptr[nodes + 1] - start
+        size = np.where(nodes >= 0, self.indptr[nodes + 1] - start, 0)
         places = ranges(start, size)
-        padding = slots(len(places)) - len(places)
+        # What so many rows hold in the mean, so that a batch with few nodes takes no shape of its own.
+        usual = int(_ABOVE * len(nodes) * len(self.values) / max(1, len(self.indptr) - 1))
+        padding = slots(max(len(places), usual)) - len(places)
         rows = np.concatenate([np.repeat(np.arange(len(nodes)), size), np.full(padding, len(nodes) - 1)])
         columns = np.concatenate([self.columns[places], np.zeros(padding, np.int32)])
         layout = host_layout(columns, rows, len(nodes), n_senders=self.width)

@@ -7,6 +7,7 @@ The loss of LinguGKD and its neighbours, over a whole graph, for one run:
 with the sum over the terms that are switched on, fixed weights w or learned ones, and layer weights a.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,14 +58,17 @@ class DistilledStudent(nnx.Module):
     def __call__(
         self,
         graph: GraphsTuple,
-        layout: Layout,
+        layout: Layout | Sequence[Layout],
         *,
+        degree: Array | None = None,
         dropout_key: Array | None = None,
         dropout_rate: ArrayLike = 0.0,
         where: Array | None = None,
     ) -> LayerStates:
         """States and logits of the student alone; arguments as for `Student`."""
-        return self.student(graph, layout, dropout_key=dropout_key, dropout_rate=dropout_rate, where=where)
+        return self.student(
+            graph, layout, degree=degree, dropout_key=dropout_key, dropout_rate=dropout_rate, where=where
+        )
 
 
 def distillation_loss(objective: Objective):

@@ -4,6 +4,7 @@ The layout of the states follows LinguGKD: state 0 comes from the node alone, st
 state l can be held against what a teacher said of hop l.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgkd.graphs import GraphsTuple, Layout
+from jaxgkd.graphs.blocks import square
 from jaxgkd.nn.convolutions import CONVOLUTIONS
 from jaxgkd.nn.dropout import NodeInputs, dropout, input_dropout
 
@@ -58,40 +60,70 @@ class Student(nnx.Module):
     def __call__(
         self,
         graph: GraphsTuple,
-        layout: Layout,
+        layout: Layout | Sequence[Layout],
         *,
+        degree: Array | None = None,
         dropout_key: Array | None = None,
         dropout_rate: ArrayLike = 0.0,
         where: Array | None = None,
     ) -> LayerStates:
-        """States and logits of all nodes.
+        """States and logits of all nodes, or of those that the layers of a block compute.
 
         Args:
           graph: ``graph.nodes`` are the inputs, [n, d_in] dense, `SparseRows` or `MixedRows`.
-          layout: of the graph's edges.
+          layout: of the graph's edges; or one for each layer, from the first nodes to fewer of them, as a
+            `jaxgkd.graphs.blocks.Block` has them.
+          degree: [n] edges that end in each node of the whole graph, where the layouts hold a sample of them.
           dropout_key: given in training only: dropout on, and BatchNorm uses and updates the nodes' own statistics.
           dropout_rate: of the inputs and of every hidden state.
           where: [n] True where a node counts in BatchNorm's statistics.
         """
-        training = dropout_key is not None
-        keys = jax.random.split(dropout_key, len(self.convolutions)) if training else None
+        layouts = [layout] * len(self.convolutions) if isinstance(layout, Layout) else layout
         nodes: NodeInputs = graph.nodes  # type: ignore[assignment]
-        if keys is not None:
+        keys = [None] * len(self.convolutions)
+        if dropout_key is not None:
+            keys = jax.random.split(dropout_key, len(self.convolutions))
             nodes = input_dropout(nodes, keys[0], dropout_rate)
-        # Activations stand between convolutions only: with two of them this is the network of Kipf & Welling.
-        state = nodes @ self.kernel[...] + self.bias[...]
+        state = self.embed(nodes)
         hidden = [state]
-        mask = None if where is None else where[:, None]
-        for i, convolution in enumerate(self.convolutions):
-            if i > 0:
-                if self.norms:
-                    state = self.norms[i - 1](state, use_running_average=not training, mask=mask)
-                state = jax.nn.relu(state)
-                if keys is not None:
-                    state = dropout(state, keys[i], dropout_rate)
-            state = convolution(state, layout)
+        for i, (key, each) in enumerate(zip(keys, layouts, strict=True)):
+            state = self.layer(i, state, each, degree=degree, dropout_key=key, dropout_rate=dropout_rate, where=where)
             hidden.append(state)
         return LayerStates(tuple(hidden), self.head(state))
+
+    def embed(self, nodes: NodeInputs) -> Array:
+        """State 0, of every node by itself: [n, d_in] → [n, width]."""
+        return nodes @ self.kernel[...] + self.bias[...]
+
+    def layer(
+        self,
+        number: int,
+        state: Array,
+        layout: Layout,
+        *,
+        degree: Array | None = None,
+        dropout_key: Array | None = None,
+        dropout_rate: ArrayLike = 0.0,
+        where: Array | None = None,
+    ) -> Array:
+        """State ``number + 1`` of the receivers from state ``number`` [n_senders, width]; arguments as for the whole.
+
+        Rows of the senders begin with those of the receivers; of longer arguments the first rows are used.
+        """
+        n = layout.n_senders
+        # Activations stand between convolutions only: with two of them this is the network of Kipf & Welling.
+        if number > 0:
+            if self.norms:
+                mask = None if where is None else where[:n, None]
+                state = self.norms[number - 1](state, use_running_average=dropout_key is None, mask=mask)
+            state = jax.nn.relu(state)
+            if dropout_key is not None:
+                state = dropout(state, dropout_key, dropout_rate)
+        if layout.n_receivers == n:
+            return self.convolutions[number](state, layout, degree)
+        return self.convolutions[number](state, square(layout), None if degree is None else degree[:n])[
+            : layout.n_receivers
+        ]
 
 
 def make_student(

@@ -30,6 +30,7 @@ from jaxgkd.language import TuningSettings
 from jaxgkd.nn.alignment import Alignment
 from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, Weighting, distillation_loss, part_means
 from jaxgkd.nn.encoders import make_student
+from jaxgkd.recipes.batched_rows import batched, train_batched_row, without_parts
 from jaxgkd.recipes.node_rows import Row, train_row
 from jaxgkd.recipes.node_splits import NodeSplits, draw_splits, pseudo_labelled
 from jaxgkd.recipes.node_summary import milliseconds_of_heads, write_run
@@ -74,7 +75,8 @@ RANGES = {
     **dict.fromkeys(
         ("seeds", "hops", "width", "epochs", "search", "search_seeds", "folds", "max_tokens", "parts"), (1, LARGE)
     ),
-    **dict.fromkeys(("shots", "positions", "aligned_nodes", "patience", "learning_rate", "weight_decay"), (0, LARGE)),
+    **dict.fromkeys(("shots", "positions", "aligned_nodes", "patience", "batch_nodes"), (0, LARGE)),
+    **dict.fromkeys(("learning_rate", "weight_decay"), (0, LARGE)),
     **dict.fromkeys(("label_strength", *(f"{term}_strength" for term in TERMS)), (0, LARGE)),
     **dict.fromkeys(("temperature", "align_temperature"), (0.001, LARGE)),
     "dropout": (0, 0.99),
@@ -166,6 +168,11 @@ class LinguGKD:
     """Of the student's input and hidden states."""
     epochs: int = 200
     """At most."""
+    batch_nodes: int = 0
+    """Train on mini-batches of this many nodes and their sampled neighbours, in memory that the batch bounds, so that
+    graphs of hundreds of thousands of nodes train; 0 takes the whole graph in every step."""
+    fan_outs: tuple[int, ...] = (10,)
+    """Neighbours of a node that each layer takes in a mini-batch, or one number for all layers; -1 takes all."""
     patience: int = 60
     """Epochs without a better validation score after which a run stops; 0 never stops early."""
     search: int = 1
@@ -200,6 +207,7 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     started = time.perf_counter()
     config = _shrunk(config) if config.smoke else config
     _check(config)
+    config = without_parts(config) if config.batch_nodes else config
     graph = registry.load(config.data, recipe="lingugkd", **registry.column_options(config.text_columns, config.label))
     console.print(f"{graph.name}: {graph.n_node:,} nodes, {graph.n_edge:,} edges, {len(graph.class_names)} classes")
     splits = draw_splits(graph, config.split, list(range(config.seeds)), shots=config.shots, protocol=config.protocol)
@@ -248,14 +256,15 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     if vocabulary is not None:
         vocabulary.save(run_dir.path / "vocabulary.json")
     student_graph, layout = from_edges(inputs, splits.senders, splits.receivers, splits.n_rows)
-    by_hop = (graph.n_node, config.hops + 1, features.states.shape[2])
-    shared = {
-        "graph": student_graph,
-        "layout": layout,
-        "part_layout": splits.part_layout(config.parts),
-        "teacher_states": jnp.asarray(splits.pad(np.broadcast_to(features.states, by_hop))),
-    }
-    run_data = splits.run_data(config.class_weights) | _taught(config, splits, heads.log_probs, shared)
+    said = _said(config, splits, heads.log_probs)
+    if config.batch_nodes:
+        train, (run_data, shared) = train_batched_row, batched(config, splits, said, features.folder)
+        if not config.reference:
+            # The heads have read them all; steps read theirs from the store.
+            features = replace(features, states=features.states[:1].copy())
+    else:
+        train, (run_data, shared) = train_row, _whole(config, splits, said, features.states)
+    shared |= {"graph": student_graph, "layout": layout}
     sweep = {SETTINGS[field]: choice for field, choice in read_sweep(config.sweep, list(SETTINGS)).items()}
     budget = Budget(config.epochs, config.patience or None, config.search, config.search_seeds, sweep=sweep)
     common = {"learning_rate": config.learning_rate, "weight_decay": config.weight_decay, "dropout": config.dropout}
@@ -285,7 +294,7 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
         arguments = {"run_data": run_data, "shared": shared, "budget": budget, "run_dir": run_dir, "console": console}
         if optimizer is not None:
             arguments["optimizer"] = optimizer
-        return train_row(name, make, seeds=splits.seeds, default=default, space=space, **(arguments | changed))
+        return train(name, make, seeds=splits.seeds, default=default, space=space, **(arguments | changed))
 
     rows = {
         "student_alone": row("student_alone", student, SPACE, common),
@@ -369,6 +378,11 @@ def _notes(config: LinguGKD, graph: TextGraph, features: HopFeatures, seconds: f
             "Test nodes and their edges are absent while the heads and the students train; only the vocabulary and the "
             "leading directions of the language model's features, which need no labels, count all nodes"
         )
+    if config.batch_nodes:
+        notes.append(
+            f"Students were trained on batches of {config.batch_nodes:,} nodes; the alignment of parts of the graph, "
+            "which needs all nodes at once, was left out"
+        )
     notes.append(f"The run took {seconds:.0f} s in all")
     return notes
 
@@ -423,20 +437,32 @@ def _identity(config: LinguGKD, graph: TextGraph) -> dict[str, Any]:
     }
 
 
-def _taught(config: LinguGKD, splits: NodeSplits, log_probs: np.ndarray, shared: dict[str, Any]) -> dict[str, Array]:
+def _said(config: LinguGKD, splits: NodeSplits, log_probs: np.ndarray) -> dict[str, np.ndarray]:
     """Where and what the student is taught: arrays with the seeds first."""
     described = splits.visible
     if config.split == "inductive":
         # Else validation would reward imitation on nodes the teacher has described, and say little about new ones.
         described = described & ~splits.valid
     chosen = {"all": described, "labelled": splits.train, "unlabelled": described & ~splits.train}[config.taught]
-    states, parts = shared["teacher_states"], shared["part_layout"]
-    of_parts = [part_means(states.reshape(len(states), -1), jnp.asarray(taught), parts)[0] for taught in chosen]
     certain = np.where(log_probs.max(axis=-1) >= np.log(config.confidence), log_probs.argmax(axis=-1), -1)
     return {
-        "teacher_log_probs": jnp.asarray(log_probs),
-        "taught": jnp.asarray(chosen),
+        "teacher_log_probs": log_probs,
+        "taught": chosen,
+        "aligned_classes": np.where(splits.train, splits.labels, certain).astype(np.int32),
+    }
+
+
+def _whole(
+    config: LinguGKD, splits: NodeSplits, said: dict[str, np.ndarray], features: np.ndarray
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What steps over the whole graph read: of every seed, and what all share."""
+    by_hop = (len(features), config.hops + 1, features.shape[2])
+    states, chosen = jnp.asarray(splits.pad(np.broadcast_to(features, by_hop))), said["taught"]
+    parts = splits.part_layout(config.parts)
+    of_parts = [part_means(states.reshape(len(states), -1), jnp.asarray(taught), parts)[0] for taught in chosen]
+    run_data = splits.run_data(config.class_weights) | {name: jnp.asarray(values) for name, values in said.items()}
+    run_data |= {
         "taught_nodes": jnp.asarray(np.argsort(~chosen, axis=1, kind="stable"), jnp.int32),
         "part_features": jnp.stack(of_parts).reshape(len(chosen), -1, *states.shape[1:]),
-        "aligned_classes": jnp.asarray(np.where(splits.train, splits.labels, certain), jnp.int32),
     }
+    return run_data, {"part_layout": parts, "teacher_states": states}

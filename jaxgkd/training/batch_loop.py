@@ -167,12 +167,12 @@ def _program(problem: BatchProblem):
         return jax.tree.map(partial(jnp.where, which), new, old)
 
     def train_all(state, keys, settings, *shared):
-        return _over_runs(train, (state, keys, settings), *shared)
+        return over_runs(train, (state, keys, settings), *shared)
 
     return jax.jit(jax.vmap(begin)), jax.jit(train_all, donate_argnums=0), jax.jit(jax.vmap(better), donate_argnums=2)
 
 
-def _over_runs(function: Callable[..., Tree], of_runs: tuple[Tree, ...], *shared: Tree) -> Tree:
+def over_runs(function: Callable[..., Tree], of_runs: tuple[Tree, ...], *shared: Tree) -> Tree:
     """A function of every run, whose arguments have the runs as first axis, and of what they share.
 
     An accelerator takes all runs at once. A CPU is as busy with one, whose states fit into its cache better.
@@ -184,4 +184,4 @@ def _over_runs(function: Callable[..., Tree], of_runs: tuple[Tree, ...], *shared
 
 @lru_cache(maxsize=16)
 def _outputs(problem: BatchProblem):
-    return jax.jit(lambda params, batch: _over_runs(problem.outputs, (params,), batch))
+    return jax.jit(lambda params, batch: over_runs(problem.outputs, (params,), batch))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from jaxgkd.graphs import aggregate, build_hetero_layout, build_layout, degrees, edge_dot, with_reverses, without_edges
-from jaxgkd.graphs.hetero import reverse_of, stack_relations
+from jaxgkd.graphs.hetero import host_hetero_layout, reverse_of, stack_relations
 
 N_NODE = {"paper": 6, "author": 4, "venue": 3, "lonely": 2}
 CITES, WRITES, IN = ("paper", "cites", "paper"), ("author", "writes", "paper"), ("paper", "in", "venue")
@@ -49,8 +49,7 @@ def sums_of_means(edges, values, node_type):
 @jax.jit
 def reached(layout, values):
     return {
-        name: aggregate(stack_relations(values, to), to.layout, edge_weights=to.weights)
-        for name, to in layout.items()
+        name: aggregate(stack_relations(values, to), to.layout, edge_weights=to.weights) for name, to in layout.items()
     }
 
 
@@ -95,9 +94,7 @@ def test_leaving_edges_out_is_building_the_layout_without_them(seed):
     masks = {CITES: random.random(11) < 0.4, IN: random.random(5) < 0.6}
     if seed == 3:
         masks = {CITES: np.ones(11, bool), WRITES: np.ones(8, bool), IN: np.ones(5, bool)}
-    left = {
-        kind: tuple(end[~masks[kind]] for end in ends) if kind in masks else ends for kind, ends in edges.items()
-    }
+    left = {kind: tuple(end[~masks[kind]] for end in ends) if kind in masks else ends for kind, ends in edges.items()}
     got = leave_out(build_hetero_layout(edges, N_NODE), {k: jnp.asarray(m) for k, m in masks.items()})
     wanted = build_hetero_layout(left, N_NODE)
     sums, counts, wanted_counts = reached(got, values), counted(got), counted(wanted)

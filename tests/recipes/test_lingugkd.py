@@ -213,6 +213,16 @@ def test_the_published_protocol_selects_on_test_nodes_and_says_so(watched, data,
     assert any("its figures are too high" in note for note in summary["notes"])
 
 
+def test_students_on_batches_run_through_and_the_report_says_what_is_left_out(watched, data, tmp_path):
+    out = tmp_path / "run"
+    seen = watched(data, out, split="public", batch_nodes=20, fan_outs=3)
+    summary = summary_of(out)
+    assert any("batches of 20 nodes" in note for note in summary["notes"])
+    curves = seen["rows"]["student_distilled"].curves
+    assert {"loss/soft", "loss/local"} <= curves.keys() and "loss/global" not in curves
+    assert seen["rows"]["student_distilled"].epochs.tolist() == list(range(1, 11))
+
+
 def test_an_optimizer_of_the_users_own_is_used(data, bert_folder, tmp_path):
     given = {"data": str(data), "teacher": str(bert_folder), "split": "public", "norm": "none"}
     settings = SMALL | given | {"heads": ("gcn",), "terms": ("soft",)}

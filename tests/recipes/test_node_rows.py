@@ -7,8 +7,8 @@ from jaxgkd.data.text_graphs import load_text_graph
 from jaxgkd.graphs import from_edges
 from jaxgkd.nn.encoders import make_student
 from jaxgkd.recipes.node_rows import train_row
-from jaxgkd.recipes.searched_fit import Budget
 from jaxgkd.recipes.node_splits import draw_splits
+from jaxgkd.recipes.searched_fit import Budget
 from jaxgkd.recipes.student_inputs import student_inputs
 from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.run_dir import RunDirectory

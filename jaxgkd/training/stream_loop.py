@@ -1,0 +1,147 @@
+"""Training of many runs on one stream of batches of a large graph: validation, early stopping and the best state kept.
+
+The runs are those of ``loop``: a seed with a setting of the numeric hyper-parameters, state without gradients included.
+What a step reads comes from the host batch by batch, made ahead of time in a thread, so that memory is bounded by the
+batch and not by the graph.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxgkd.training.batch_loop import over_runs
+from jaxgkd.training.loop import Fit
+
+Tree = Any
+
+
+class StreamProblem(NamedTuple):
+    """What is trained, as pure functions of one run; all are traced once and mapped over the runs.
+
+    Fields:
+      init: ``(key, run_data) -> (params, rest)``; ``rest`` is state without gradients (BatchNorm statistics).
+      loss: ``(params, rest, key, run_data, batch) -> (scalar, (rest, logs))``; ``logs`` is a dict of scalars.
+      optimizer: ``(run_data) -> optax.GradientTransformation``; its settings may be traced values of the run.
+    """
+
+    init: Callable[[Array, Tree], tuple[Tree, Tree]]
+    loss: Callable[..., tuple[Array, tuple[Tree, dict[str, Array]]]]
+    optimizer: Callable[[Tree], optax.GradientTransformation]
+
+
+class _State(NamedTuple):
+    params: Tree
+    rest: Tree
+    optimizer: Tree
+
+
+def fit_stream(
+    problem: StreamProblem,
+    keys: Array,
+    run_data: Tree,
+    batches: Callable[[int], Iterable[Any]],
+    score: Callable[[Tree, Tree], dict[str, np.ndarray]],
+    *,
+    epochs: int,
+    evaluate_every: int = 1,
+    patience: int | None = None,
+    select_by: str = "valid",
+    on_progress: Callable[[int, float], None] | None = None,
+) -> Fit:
+    """Train all runs to the end, or until each has gone ``patience`` epochs without a better validation score.
+
+    Args:
+      problem: what to train.
+      keys: [runs] random keys.
+      run_data: pytree whose leaves have the runs as first axis.
+      batches: ``(epoch) -> batches`` of an epoch counted from 0; all runs read the same ones.
+      score: ``(params, rest) -> name → [runs]`` of all runs, among them the metric that selects, higher is better.
+      epochs: at most; a multiple of ``evaluate_every`` (else rounded up).
+      evaluate_every: epochs between evaluations.
+      patience: epochs; None trains to the end.
+      select_by: the metric whose best epoch is kept. Ties keep the earlier epoch.
+      on_progress: called after every evaluation with the epoch and the mean of the selecting metric over the runs that
+        still train.
+
+    Returns:
+      curves hold the mean of the loss and of every log over the batches of the last epoch before each evaluation.
+
+    Raises:
+      ValueError: ``epochs`` or ``evaluate_every`` is below 1, or an epoch has no batch.
+      FloatingPointError: the loss of a run was not finite, or the metric that selects never was; names the run.
+    """
+    if epochs < 1 or evaluate_every < 1:
+        raise ValueError(f"epochs and evaluate_every are at least 1, not {epochs} and {evaluate_every}")
+    start, step, keep = _program(problem)
+    evaluations = -(-epochs // evaluate_every)
+    n_run = len(keys)
+    state = start(keys, run_data)
+    # A copy, because the buffers of the state are written over.
+    best = jax.tree.map(jnp.copy, (state.params, state.rest))
+    best_score, best_epoch, stopped = np.full(n_run, -np.inf), np.zeros(n_run, int), np.zeros(n_run, bool)
+    curves: dict[str, np.ndarray] = {}
+    position = 0
+    for epoch in range(1, evaluations * evaluate_every + 1):
+        totals: dict[str, Array] | None = None
+        before = position
+        for batch in batches(epoch - 1):
+            state, logs = step(state, keys, run_data, jnp.int32(position), batch)
+            totals = logs if totals is None else jax.tree.map(jnp.add, totals, logs)
+            position += 1
+        if totals is None:
+            raise ValueError(f"epoch {epoch} has no batch")
+        means = {name: np.asarray(total) / (position - before) for name, total in totals.items()}
+        broken = ~np.isfinite(means["train_loss"]) & ~stopped
+        if broken.any():
+            raise FloatingPointError(f"the loss of run {int(np.argmax(broken))} is not finite at epoch {epoch}")
+        if epoch % evaluate_every:
+            continue
+        scores = score(state.params, state.rest)
+        value = np.where(stopped, -np.inf, scores[select_by])
+        better = value > best_score
+        best = keep(jnp.asarray(better), (state.params, state.rest), best)
+        best_score, best_epoch = np.where(better, value, best_score), np.where(better, epoch, best_epoch)
+        for name, values in {**means, **scores}.items():
+            curve = curves.setdefault(name, np.full((n_run, evaluations), np.nan, np.float32))
+            curve[:, epoch // evaluate_every - 1] = np.where(stopped, np.nan, values)
+        if on_progress is not None:
+            on_progress(epoch, float(np.mean(scores[select_by][~stopped])))
+        if patience is not None:
+            stopped |= epoch - best_epoch >= patience
+        if stopped.all():
+            break
+    if not best_epoch.all():
+        raise FloatingPointError(f"the metric '{select_by}' of run {int(np.argmin(best_epoch))} is never finite")
+    params, rest = best
+    return Fit(params, rest, best_epoch, evaluate_every * np.arange(1, evaluations + 1), curves)
+
+
+@lru_cache(maxsize=8)
+def _program(problem: StreamProblem):
+    """Three compiled functions: the first state of all runs, a step of all runs, and the better of two states."""
+
+    def begin(key, data):
+        params, rest = problem.init(jax.random.fold_in(key, 0), data)
+        return _State(params, rest, problem.optimizer(data).init(params))
+
+    def train(state, key, data, position, batch):
+        step_key = jax.random.fold_in(key, position + 1)
+        gradient = jax.value_and_grad(problem.loss, has_aux=True)
+        (loss, (rest, logs)), gradients = gradient(state.params, state.rest, step_key, data, batch)
+        updates, optimizer = problem.optimizer(data).update(gradients, state.optimizer, state.params)
+        new = _State(optax.apply_updates(state.params, updates), rest, optimizer)
+        return new, {"train_loss": loss, **logs}
+
+    def train_all(state, keys, run_data, position, batch):
+        return over_runs(train, (state, keys, run_data), position, batch)
+
+    def better(which, new, old):
+        return jax.tree.map(partial(jnp.where, which), new, old)
+
+    return jax.jit(jax.vmap(begin)), jax.jit(train_all, donate_argnums=0), jax.jit(jax.vmap(better), donate_argnums=2)
