@@ -178,6 +178,7 @@ def _identity(config: LMGNN, data: TaskData) -> dict[str, Any]:
     names = of.class_names
     return settings | {
         "recipe": "lmgnn",
+        "start": None if config.start is None else str(config.start),
         "class_names": list(names),
         "data_facts": describe_hetero(graph),
         "split_sha256": data.split_sha256,
@@ -189,4 +190,8 @@ def _start(folder: Path, identity: dict[str, Any]) -> RunDirectory:
     same = ("task", "teacher", "max_tokens", "tuned_layers", "data_facts", "split_sha256", "width")
     if not (folder / "config.json").exists():
         raise ConfigError("there is no run", file=folder, field="--start", mend="give the folder of a run")
+    for seed in range(identity["lm_seeds"] if identity["stages"] else 0):
+        if not (folder / "checkpoints" / f"lm-{seed}").is_dir():
+            what = f"there is no language model lm-{seed}"
+            raise ConfigError(what, file=folder, field="--start", mend="give a run with as many --lm-seeds")
     return RunDirectory(folder, {key: identity[key] for key in same}, resume=True)

@@ -179,7 +179,8 @@ def check(config: LMGNN) -> None:
 
 
 def shrunk(config: LMGNN) -> LMGNN:
-    """The settings of ``--smoke``."""
+    """The settings of ``--smoke``. Raises ConfigError for a sweep that cannot be read, though none is tried."""
+    read_sweep(config.sweep, list(SPACE))
     return replace(
         config,
         seeds=min(config.seeds, 2),

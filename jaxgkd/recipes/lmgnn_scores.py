@@ -80,15 +80,15 @@ def baselines(data: TaskData, embeddings: Mapping[str, np.ndarray]) -> dict[str,
     def add(name: str, label: str, of_pairs: Any) -> None:
         found[name] = label, {part: np.asarray(of_pairs(*_ends(data, part)), np.float64) for part in EVALUATED}
 
-    add("degree", "edges of the destination", lambda s, r: degree[r])
-    add("popularity", "training edges of the destination", lambda s, r: popularity[r] + 1e-9 * degree[r])
+    add("degree", "degree", lambda s, r: degree[r])
+    add("popularity", "popularity", lambda s, r: popularity[r] + 1e-9 * degree[r])
     if source == destination:
         adjacency = _adjacency(data, source)
         common = lambda s, r: np.asarray(adjacency[s].multiply(adjacency[r]).sum(axis=1)).ravel()  # noqa: E731
         add("common_neighbours", "common neighbours", common)
     if source in embeddings and destination in embeddings:
         one, other = embeddings[source], embeddings[destination]
-        add("cosine", "cosine of the frozen language model", lambda s, r: np.einsum("bd,bd->b", one[s], other[r]))
+        add("cosine", "cosine, frozen LM", lambda s, r: np.einsum("bd,bd->b", one[s], other[r]))
     return {name: (label, _scored(data, values)) for name, (label, values) in found.items()}
 
 
@@ -108,14 +108,14 @@ def _of_nodes(data: TaskData) -> dict[str, tuple[str, dict[str, Scores]]]:
     assert isinstance(data.task, NodeTask)
     n_out, targets = data.task.n_out, np.asarray(data.asked["train"].targets)
     mean = np.repeat(targets.mean(axis=0)[None], len(data.graph.nodes[data.task.node_type]), axis=0)
-    label = "mean of the training labels" if data.task.kind == "regression" else "most frequent class"
+    label = "mean of the training labels" if data.task.kind == "regression" else "majority"
     said = {"majority": (label, mean)}
     if data.task.kind == "classification":
         known = np.zeros((len(mean), n_out))
         known[data.rows["train"]] = targets
         adjacency = _adjacency(data, data.task.node_type)
         votes = adjacency @ known + adjacency @ (adjacency @ known) / (1.0 + adjacency.sum(axis=1))[:, None]
-        said["neighbours"] = "training labels within two hops", votes + 1e-6 * mean
+        said["neighbours"] = "neighbours' labels", votes + 1e-6 * mean
     return {
         name: (label, {part: scores(data, part, values[data.rows[part]].astype(np.float32)) for part in EVALUATED})
         for name, (label, values) in said.items()

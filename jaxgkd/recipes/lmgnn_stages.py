@@ -30,14 +30,14 @@ Outputs = dict[str, np.ndarray]
 #: Rows that a language model had a part in, one of which becomes ``student_distilled``.
 STAGED = ("fine_tuned", "cotrained", "glem")
 LABELS = {
-    "text_only": "head on the frozen language model",
-    "teacher": "fine-tuned language model alone (stage 1)",
-    "student_alone": "GNN on the frozen language model",
-    "fine_tuned": "GNN on the fine-tuned language model (stages 1, 2)",
-    "cotrained": "both trained together (stages 1 to 3)",
-    "glem": "each taught by the other in turn (GLEM)",
-    "text_student": "language model taught by the GNN, text only",
-    "without_links": "the GNN of that row, test nodes without links",
+    "text_only": "text, frozen LM",
+    "teacher": "text, tuned LM",
+    "student_alone": "GNN on frozen LM",
+    "fine_tuned": "GNN on tuned LM",
+    "cotrained": "LM, GNN together",
+    "glem": "GLEM",
+    "text_student": "text, taught by GNN",
+    "without_links": "that GNN, no links",
 }
 
 
@@ -231,7 +231,7 @@ class Stages:
             evaluate_every=100,
         )
         return self._train(
-            f"cotrained-{seed}", config.layers, seed, settings, start=start, lm=tuned.lm, table=tuned.table
+            f"cotrained-{seed}", config.layers, seed, settings, start=start, lm=tuned.lm, embeddings=tuned.table
         )
 
     def _glem(self, seeds: list[int], tuned: list[Pair], on_tuned: SearchedFit) -> None:

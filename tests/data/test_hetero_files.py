@@ -54,7 +54,9 @@ def write(folder: Path, tables=None, metadata=None, change=None, ending="csv") -
         else:
             header, *rows = (line.split(",") for line in text.split())
             columns = [pyarrow.array([row[i] for row in rows], pyarrow.string()) for i in range(len(header))]
-            pyarrow.parquet.write_table(pyarrow.table(dict(zip(header, columns, strict=True))), folder / f"{name}.parquet")
+            pyarrow.parquet.write_table(
+                pyarrow.table(dict(zip(header, columns, strict=True))), folder / f"{name}.parquet"
+            )
     return folder
 
 
@@ -154,13 +156,25 @@ BAD_METADATA = {
     "a list of twins": (of_type("movie", classes=["drama", "drama"]), None, "drama"),
     "edge type of two": (changed(edge_types=[["actor", "movie"]]), None, "is no edge type"),
     "edge type of a number": (changed(edge_types=[["actor", 1, "movie"]]), None, "is no edge type"),
-    "unknown source": (changed(edge_types=[["cat", "acts_in", "movie"]], tasks={}), "edge_types", "'cat', which does not"),
-    "unknown destination": (changed(edge_types=[["actor", "in", "cat"]], tasks={}), "edge_types", "'cat', which does not"),
+    "unknown source": (
+        changed(edge_types=[["cat", "acts_in", "movie"]], tasks={}),
+        "edge_types",
+        "'cat', which does not",
+    ),
+    "unknown destination": (
+        changed(edge_types=[["actor", "in", "cat"]], tasks={}),
+        "edge_types",
+        "'cat', which does not",
+    ),
     "twice": (changed(edge_types=[list(ACTS), list(DIRECTS), list(ACTS)]), None, "is there twice"),
     "unknown task": (of_task("graph_classification", node_type="movie"), "tasks", "no task 'graph_classification'"),
     "task is no object": (changed(tasks={"node_classification": "movie"}), "tasks.node_classification", "is not an ob"),
     "task on nothing": (changed(tasks={"link_prediction": {}}), "tasks.link_prediction", "there is no edge_type"),
-    "task of an unknown key": (of_task("link_prediction", label="lead"), "tasks.link_prediction", "'label' is not known"),
+    "task of an unknown key": (
+        of_task("link_prediction", label="lead"),
+        "tasks.link_prediction",
+        "'label' is not known",
+    ),
     "task on an unknown type": (of_task("node_classification", node_type="cat"), None, "'cat', which does not exist"),
     "task on an unknown relation": (of_task("link_prediction", edge_type=["actor", "x", "movie"]), None, "not exist"),
     "task without labels": (of_task("node_classification", node_type="actor"), None, "has no such labels"),
@@ -190,8 +204,20 @@ BAD_TABLES = {
     "no edges": ("edges_director__directs__movie", "src,dst\n", None, None, "there are no edges"),
     "no column of ends": ("edges_director__directs__movie", "src,to\nd1,m1\n", 1, None, "no column 'dst'"),
     "no text column": ("nodes_actor", "node,title\n7,Ann\n3,Bob\n", 1, None, "correct the text of 'actor'"),
-    "no label column": ("nodes_movie", "node,title,plot,part\nm1,a,b,\nm2,a,b,\nm3,a,b,\n", 1, None, "no column 'genre'"),
-    "no split column": ("nodes_movie", "node,title,plot,genre\nm1,a,b,drama\nm2,,,comedy\nm3,,,\n", 1, None, "no column 'part'"),
+    "no label column": (
+        "nodes_movie",
+        "node,title,plot,part\nm1,a,b,\nm2,a,b,\nm3,a,b,\n",
+        1,
+        None,
+        "no column 'genre'",
+    ),
+    "no split column": (
+        "nodes_movie",
+        "node,title,plot,genre\nm1,a,b,drama\nm2,,,comedy\nm3,,,\n",
+        1,
+        None,
+        "no column 'part'",
+    ),
     "no text at all": ("nodes_actor", "node,name\n7,\n3,\n", None, None, "every node is without text in name"),
     "unknown part": (
         "nodes_movie",
@@ -274,7 +300,9 @@ def test_imdb():
     graph = registry.load("imdb", recipe="lmgnn")
     assert graph.n_node == {"movie": 4176, "director": 2079, "actor": 5252}
     assert {kind[1]: len(edges) for kind, edges in graph.edges.items()} == {"directed_by": 4176, "acts_in": 12_528}
-    assert graph.nodes["movie"].class_names == ("Action", "Comedy", "Drama") and (graph.nodes["movie"].labels >= 0).all()
+    assert (
+        graph.nodes["movie"].class_names == ("Action", "Comedy", "Drama") and (graph.nodes["movie"].labels >= 0).all()
+    )
     assert list(graph.tasks) == ["node_classification", "link_prediction"]
 
 

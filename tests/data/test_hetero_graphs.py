@@ -36,7 +36,10 @@ def test_the_hash_is_of_all_content_and_nothing_else():
     graph = make_hetero_graph(**parts())
     assert make_hetero_graph(**parts(name="other", notes=["x"])).sha256 == graph.sha256
     nodes, edges = parts()["nodes"], parts()["edges"]
-    other_text = {**nodes, "paper": NodeSet(np.arange(3), ("a", "", "d"), ("a", "b", "c"), nodes["paper"].labels, ("x", "y"))}
+    other_text = {
+        **nodes,
+        "paper": NodeSet(np.arange(3), ("a", "", "d"), ("a", "b", "c"), nodes["paper"].labels, ("x", "y")),
+    }
     split = edge_set((0, 1), (1, 0), given_split=np.array(["train", "test"]))
     hashes = [
         make_hetero_graph(**parts(nodes=other_text)).sha256,

@@ -53,7 +53,9 @@ def item(module, name, docstring):
 
 
 def test_a_listed_function_is_neither_mentioned_nor_in_the_text(monkeypatch):
-    docstring = "First line, like `two` and :func:`three`.\n\nSee Also\n--------\ntwo : another\none\n\nNotes\n-----\nMore."
+    docstring = (
+        "First line, like `two` and :func:`three`.\n\nSee Also\n--------\ntwo : another\none\n\nNotes\n-----\nMore."
+    )
     items = [item("a.b", "one", docstring), item("a.b", "two", "Nothing."), item("a.c", "three", "See `one`.")]
     names = {each.path: each.path for each in items} | {"a.b.three": "a.c.three", "a.c.one": "a.b.one"}
     monkeypatch.setattr(scipy_hetero, "collect", lambda: (items, names, frozenset({"a.b", "a.c"})))

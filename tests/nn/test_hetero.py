@@ -70,7 +70,9 @@ def test_embeddings_are_learned_by_the_row(states):
     first = jnp.zeros(4, int)
 
     def total(params):
-        return jnp.sum(nnx.merge(graphdef, params)({**inputs(), "author": first}, layout_of(random_edges())).hidden[0]["author"])
+        return jnp.sum(
+            nnx.merge(graphdef, params)({**inputs(), "author": first}, layout_of(random_edges())).hidden[0]["author"]
+        )
 
     gradient = nnx.to_pure_dict(jax.jit(jax.grad(total))(params))["embeddings"]["author"]
     np.testing.assert_array_equal(gradient, np.eye(4)[:, :1] * np.full((1, WIDTH), 4.0))
@@ -92,7 +94,9 @@ def test_dropout_is_for_training_and_follows_its_key(states):
     _, run = states
     layout = layout_of(random_edges())
     plain = run(inputs(), layout).hidden
-    one, same, other = (run(inputs(), layout, dropout_key=jax.random.key(k), dropout_rate=0.5).hidden for k in (1, 1, 2))
+    one, same, other = (
+        run(inputs(), layout, dropout_key=jax.random.key(k), dropout_rate=0.5).hidden for k in (1, 1, 2)
+    )
     np.testing.assert_array_equal(one[-1]["paper"], same[-1]["paper"])
     assert np.abs(np.asarray(one[-1]["paper"] - other[-1]["paper"])).max() > 1e-3
     # What is learned for a node is left whole; the inputs of the others are not.
@@ -114,4 +118,6 @@ def test_without_layers_there_are_the_projections_alone():
     model = encoder(layers=0)
     hidden = model(inputs(), layout_of(random_edges())).hidden
     assert len(hidden) == 1
-    np.testing.assert_allclose(hidden[0]["paper"], linear(model.project["paper"], inputs()["paper"]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        hidden[0]["paper"], linear(model.project["paper"], inputs()["paper"]), rtol=1e-5, atol=1e-6
+    )

@@ -57,7 +57,10 @@ def means(edges, states, maps):
 
 
 def rgcn(layer, edges, states):
-    kernels = {k: sum(a * v for a, v in zip(double(layer.mixing)[i], double(layer.bases), strict=True)) for i, k in enumerate(KINDS)}
+    kernels = {
+        k: sum(a * v for a, v in zip(double(layer.mixing)[i], double(layer.bases), strict=True))
+        for i, k in enumerate(KINDS)
+    }
     passed = means(edges, states, kernels)
     return {name: linear(layer.itself, values) + passed[name] for name, values in states.items()}
 
@@ -108,7 +111,9 @@ def hgt(layer, edges, states):
                 part, logits, heard = slice(h * size, (h + 1) * size), [], []
                 for r, kind in enumerate(KINDS):
                     source = types.index(kind[0])
-                    both = double(states[kind[0]]) @ double(layer.key_value)[source] + double(layer.key_value_bias)[source]
+                    both = (
+                        double(states[kind[0]]) @ double(layer.key_value)[source] + double(layer.key_value_bias)[source]
+                    )
                     key, value = both[:, :WIDTH][:, part], both[:, WIDTH:][:, part]
                     key, value = (x @ double(layer.relations)[n, r, h] for n, x in enumerate((key, value)))
                     for j in np.flatnonzero(matrices(edges)[kind][i]) if kind[2] == name else ():
@@ -140,7 +145,10 @@ def test_a_layer_is_its_equation(kind, layer, apply):
 def test_an_edge_that_is_left_out_has_no_influence_at_all(kind, layer, apply):
     """What comes out is what the graph without it gives: also where nothing is left of a node's edges."""
     edges, states = random_edges(), random_states(2)
-    for masks in ({CITES: np.arange(len(edges[CITES][0])) % 2 == 0}, {k: np.ones(len(edges[k][0]), bool) for k in edges}):
+    for masks in (
+        {CITES: np.arange(len(edges[CITES][0])) % 2 == 0},
+        {k: np.ones(len(edges[k][0]), bool) for k in edges},
+    ):
         left = {k: tuple(end[~masks[k]] for end in ends) if k in masks else ends for k, ends in edges.items()}
         thinned = without_edges(layout_of(edges), {k: jnp.asarray(mask) for k, mask in masks.items()})
         assert_alike(apply(states, thinned), ORACLES[kind](layer, left, states))

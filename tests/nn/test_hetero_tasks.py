@@ -48,6 +48,15 @@ def states(seed=0):
     return TaskStates((random_states(seed), random_states(seed + 10)), {**random_states(3, 5), "author": jnp.arange(4)})
 
 
+def outputs(task, model, *asked):
+    """Compiled as a whole: operation by operation takes longer."""
+    return jax.jit(lambda *asked: task.outputs(model, *asked))(*asked)
+
+
+def losses_of(task, model, states, batch):
+    return jax.jit(lambda states, batch: task.losses(model, states, batch))(states, batch)
+
+
 def joined(model, states, name):
     side_by_side = np.concatenate([double(state[name]) for state in states.hidden], axis=1)
     return np.maximum(layer_norm(model.norm, side_by_side), 0.0)
@@ -61,9 +70,9 @@ def test_node_classes():
     task = NodeTask("paper", 3)
     model, rows = model_of(task), jnp.array([4, 0, 4])
     logits = linear(model.head, joined(model, states(), "paper"))[np.asarray(rows)]
-    np.testing.assert_allclose(task.outputs(model, states(), rows), logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs(task, model, states(), rows), logits, rtol=1e-4, atol=1e-5)
     targets = np.array([[1, 0, 0], [0.2, 0.5, 0.3], [0, 0, 1]])
-    losses = task.losses(model, states(), Nodes(rows, jnp.asarray(targets, jnp.float32), jnp.ones(3)))
+    losses = losses_of(task, model, states(), Nodes(rows, jnp.asarray(targets, jnp.float32), jnp.ones(3)))
     np.testing.assert_allclose(losses, -(targets * log_softmax(logits)).sum(axis=1), rtol=1e-4, atol=1e-5)
 
 
@@ -71,7 +80,7 @@ def test_node_values():
     task = NodeTask("author", 1, "regression")
     model, rows = model_of(task), jnp.array([2, 1])
     values = linear(model.head, joined(model, states(), "author"))[np.asarray(rows)]
-    losses = task.losses(model, states(), Nodes(rows, jnp.array([[3.0], [-1.0]]), jnp.ones(2)))
+    losses = losses_of(task, model, states(), Nodes(rows, jnp.array([[3.0], [-1.0]]), jnp.ones(2)))
     np.testing.assert_allclose(losses, (values[:, 0] - [3.0, -1.0]) ** 2, rtol=1e-4)
 
 
@@ -83,11 +92,11 @@ def test_edge_classes():
     d = one.shape[1] // 2
     hidden = one[:, :d] + other[:, :d] + linear(model.head.product, one[:, d:] * other[:, d:])
     logits = linear(model.head.out, np.maximum(hidden, 0.0))
-    np.testing.assert_allclose(task.outputs(model, states(), senders, receivers), logits, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(outputs(task, model, states(), senders, receivers), logits, rtol=1e-3, atol=1e-5)
     targets = np.eye(2)[[1, 0, 1]]
     batch = Pairs(senders, receivers, jnp.asarray(targets, jnp.float32), jnp.ones(3))
     wanted = -(targets * log_softmax(logits)).sum(axis=1)
-    np.testing.assert_allclose(task.losses(model, states(), batch), wanted, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(losses_of(task, model, states(), batch), wanted, rtol=1e-3, atol=1e-5)
 
 
 def score_of(kind, one, other, relation):
@@ -122,14 +131,14 @@ def test_link_scores_and_their_losses(kind):
         return score_of(kind, one, other, relation) + popularity + 5.0 * cosine
 
     positive, others = wanted(senders, receivers), wanted(senders[:, None], negatives)
-    got = task.outputs(model, states, jnp.asarray(senders)[:, None], jnp.asarray(negatives))
+    got = outputs(task, model, states, jnp.asarray(senders)[:, None], jnp.asarray(negatives))
     np.testing.assert_allclose(got, others, rtol=1e-3, atol=1e-4)
     batch = Links(*map(jnp.asarray, (senders, receivers, negatives, where, np.ones(2, np.float32))))
     contrastive = [
         -np.log(np.exp(p - m) / (np.exp(p - m) + np.exp(n[w] - m).sum()))
         for p, n, w, m in zip(positive, others, where, np.maximum(positive, others.max(axis=1)), strict=True)
     ]
-    np.testing.assert_allclose(task.losses(model, states, batch), contrastive, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(losses_of(task, model, states, batch), contrastive, rtol=1e-3, atol=1e-4)
 
 
 def test_inputs_of_another_width_or_none_are_not_compared():
@@ -137,7 +146,8 @@ def test_inputs_of_another_width_or_none_are_not_compared():
     task = LinkTask(WRITES)
     model, (s, r) = model_of(task), (jnp.array([0, 3]), jnp.array([5, 2]))
     sources, destinations = (model.joined(states(), name) for name in ("author", "paper"))
-    np.testing.assert_array_equal(task.outputs(model, states(), s, r), model.head(sources, destinations, s, r))
+    wanted = model.head(sources, destinations, s, r)
+    np.testing.assert_allclose(outputs(task, model, states(), s, r), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -151,7 +161,8 @@ def test_negatives_that_do_not_count_have_no_part(loss):
         negatives = jnp.array([[1, others], [others, others]])
         return task.losses(model, states, Links(jnp.array([0, 1]), jnp.array([1, 2]), negatives, where, jnp.ones(2)))
 
-    one, other = losses(states(), 3), losses(states(), 5)
+    compiled = jax.jit(losses)
+    one, other = compiled(states(), 3), compiled(states(), 5)
     np.testing.assert_array_equal(one, other)
     assert np.isfinite(one).all()
     total = lambda hidden: losses(states()._replace(hidden=hidden), 3).sum()  # noqa: E731
@@ -164,8 +175,8 @@ def test_imitation_is_the_sum_of_three_distances():
     task = ImitationTask("paper", 3, 4)
     model, rows = model_of(task), jnp.array([0, 2])
     taught = np.random.default_rng(0).normal(size=(2, 7))
-    losses = task.losses(model, states(), Nodes(rows, jnp.asarray(taught, jnp.float32), jnp.ones(2)))
-    said = double(task.outputs(model, states(), rows))
+    losses = losses_of(task, model, states(), Nodes(rows, jnp.asarray(taught, jnp.float32), jnp.ones(2)))
+    said = double(outputs(task, model, states(), rows))
     p = np.exp(log_softmax(taught[:, :3]))
     kl = (p * (log_softmax(taught[:, :3]) - log_softmax(said[:, :3]))).sum(axis=1)
     one, other = said[:, 3:], taught[:, 3:]
@@ -182,15 +193,22 @@ def inputs():
 def test_nodes_are_told_how_many_edges_they_have():
     edges = random_edges()
     model, layout = model_of(NodeTask("paper", 2)), layout_of(edges)
-    first = model.states(inputs(), layout).hidden[0]
-    counts = np.stack([np.bincount(ends, minlength=6) for ends in (edges[CITES][1], edges[CITES][0], edges[WRITES][1])], 1)
+    run = jax.jit(lambda layout: model.states(inputs(), layout).hidden[0])
+    first = run(layout)
+    counts = np.stack(
+        [np.bincount(ends, minlength=6) for ends in (edges[CITES][1], edges[CITES][0], edges[WRITES][1])], 1
+    )
     with_counts = np.concatenate([double(inputs()["paper"]), np.log1p(counts)], axis=1)
-    np.testing.assert_allclose(first["paper"], linear(model.encoder.project["paper"], with_counts), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(first["venue"], linear(model.encoder.project["venue"], inputs()["venue"]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        first["paper"], linear(model.encoder.project["paper"], with_counts), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        first["venue"], linear(model.encoder.project["venue"], inputs()["venue"]), rtol=1e-4, atol=1e-5
+    )
     # An edge that is asked for does not show in them.
     thinned = without_edges(layout, {CITES: jnp.arange(len(edges[CITES][0])) == 0})
     assert float((degrees(layout)["paper"] - degrees(thinned)["paper"]).sum()) == 2
-    assert np.abs(np.asarray(model.states(inputs(), thinned).hidden[0]["paper"] - first["paper"])).max() > 1e-4
+    assert np.abs(np.asarray(run(thinned)["paper"] - first["paper"])).max() > 1e-4
 
 
 def test_a_model_of_texts_alone_sees_no_edges():

@@ -189,7 +189,10 @@ def test_unlabelled_nodes_are_asked_of_no_one(graph):
 
 def test_relations_may_be_left_out(graph):
     data = data_of(graph, "node_classification", left_out=("acts_in",))
-    assert ACTS not in data.edge_types and {kind[1] for kind in data.layout["movie"].edge_types} == {"directs", "known_for"}
+    assert ACTS not in data.edge_types and {kind[1] for kind in data.layout["movie"].edge_types} == {
+        "directs",
+        "known_for",
+    }
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,11 @@ def test_relations_may_be_left_out(graph):
         ("node_classification", {"left_out": ("acts_in", "directs", "known_for")}, "no relation is left"),
         ("link_prediction", {"candidates": "directs"}, "field '--candidates': there is no other relation"),
         ("link_prediction", {"candidates": "acts_in"}, "field '--candidates': there is no other relation"),
-        ("link_prediction", {"n_candidates": 36}, "field '--n-candidates': an edge of the valid part has fewer than 36"),
+        (
+            "link_prediction",
+            {"n_candidates": 36},
+            "field '--n-candidates': an edge of the valid part has fewer than 36",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_refused(graph, name, changed, words):

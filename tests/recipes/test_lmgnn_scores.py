@@ -133,7 +133,8 @@ def test_a_type_without_any_edge_has_no_degree(graph):
     data = data_of(graph, "node_classification", left_out=("directs",))
     assert degrees_of(data, "director").tolist() == [0.0] * 6
     np.testing.assert_array_equal(
-        degrees_of(data, "actor"), sum(np.bincount(e.senders, minlength=36) for k, e in graph.edges.items() if k[0] == "actor")
+        degrees_of(data, "actor"),
+        sum(np.bincount(e.senders, minlength=36) for k, e in graph.edges.items() if k[0] == "actor"),
     )
 
 
@@ -144,7 +145,9 @@ def test_scores_of_classes_and_values(graph, tmp_path):
     found = scores(data, "test", outputs)
     np.testing.assert_allclose(found["accuracy"], 1 - 2 / len(labels), rtol=1e-6)
     predicted = outputs.argmax(1)
-    f1 = [2 * ((predicted == c) & (labels == c)).sum() / ((predicted == c).sum() + (labels == c).sum()) for c in range(3)]
+    f1 = [
+        2 * ((predicted == c) & (labels == c)).sum() / ((predicted == c).sum() + (labels == c).sum()) for c in range(3)
+    ]
     np.testing.assert_allclose(found["macro_f1"], np.mean(f1), rtol=1e-5)
 
     def values(metadata, tables):
