@@ -1,7 +1,5 @@
 """What a run over a heterogeneous graph leaves behind: curves, predictions and ``summary.json``."""
 
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,6 +16,7 @@ from jaxgkd.recipes.lmgnn_networks import Workplace
 from jaxgkd.recipes.lmgnn_scores import EVALUATED, baselines, degrees_of, metric_of, scores
 from jaxgkd.recipes.lmgnn_stages import STAGED, HeteroRow
 from jaxgkd.teachers.hops import TextEncoder
+from jaxgkd.training.memory import peak_memory_mb
 from jaxgkd.training.run_dir import RunDirectory, read_json
 from jaxgkd.training.statistics import paired_difference
 from jaxgkd.training.summary import write_summary
@@ -102,7 +101,7 @@ def write_hetero_run(
             "student_ms_per_item": None if alone.milliseconds is None else alone.milliseconds / n_node,
             "extract_seconds": read_seconds + float(place.texts.states.store.report.get("seconds", 0.0)),
             "train_seconds": sum(row.seconds for row in rows.values()),
-            "peak_memory_mb": _peak_memory_mb(),
+            "peak_memory_mb": peak_memory_mb(),
         },
         "seconds": time.perf_counter() - started,
         "versions": environment["versions"],
@@ -187,8 +186,3 @@ def _milliseconds_per_text(place: Workplace) -> float:
     texts = place.texts
     rows = np.unique(np.linspace(0, texts.n_texts - 1, _TIMED).astype(int))
     return median_milliseconds(lambda: texts.read(texts.weights, rows), passes=5) / len(rows)
-
-
-def _peak_memory_mb() -> float:
-    # Linux counts kilobytes here, macOS bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)

@@ -1,7 +1,5 @@
 """What a run over molecules leaves behind: curves, predictions and ``summary.json``."""
 
-import resource
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.splits import Split
 from jaxgkd.recipes.molecule_baselines import BASELINES
 from jaxgkd.recipes.molecule_targets import Targets
+from jaxgkd.training.memory import peak_memory_mb
 from jaxgkd.training.run_dir import RunDirectory, read_json
 from jaxgkd.training.statistics import paired_difference
 from jaxgkd.training.summary import write_summary
@@ -119,8 +118,7 @@ def write_molecule_run(
         "difference": paired_difference(results["student_distilled"]["test"], results["student_alone"]["test"]),
         "cost": {
             **cost,
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            / (1024 if sys.platform == "linux" else 1024**2),
+            "peak_memory_mb": peak_memory_mb(),
         },
         "versions": environment["versions"],
         "command": environment["command"],

@@ -1,7 +1,5 @@
 """What a run over one graph leaves behind: curves, predictions and ``summary.json``."""
 
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +14,7 @@ from jaxgkd.graphs import Layout
 from jaxgkd.recipes.node_rows import Row
 from jaxgkd.recipes.node_splits import NodeSplits
 from jaxgkd.teachers.heads import HeadEnsemble
+from jaxgkd.training.memory import peak_memory_mb
 from jaxgkd.training.run_dir import RunDirectory, read_json
 from jaxgkd.training.statistics import paired_difference
 from jaxgkd.training.summary import write_summary
@@ -106,7 +105,7 @@ def write_run(
             "student_parameters": distilled.parameters,
             "student_ms_per_item": distilled.milliseconds / n_node,
             "train_seconds": sum(row.seconds for row in rows.values()),
-            "peak_memory_mb": _peak_memory_mb(),
+            "peak_memory_mb": peak_memory_mb(),
         },
         "versions": environment["versions"],
         "command": environment["command"],
@@ -134,11 +133,6 @@ def milliseconds_of_heads(heads: HeadEnsemble, graph: GraphsTuple, layout: Layou
         jax.block_until_ready(predict())
         times.append(time.perf_counter() - begun)
     return 1e3 * float(np.median(times))
-
-
-def _peak_memory_mb() -> float:
-    # Linux counts kilobytes here, macOS bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -41,3 +41,11 @@ def test_freed_memory_is_used_again_without_a_fault():
 def test_other_c_libraries_go_without(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     assert not memory.keep_freed_memory()
+
+
+def test_the_peak_grows_with_what_is_held():
+    before = memory.peak_memory_mb()
+    block = b"1" * int((before + 64) * 2**20)
+    assert before > 10
+    assert memory.peak_memory_mb() >= 64 + before - 1
+    assert len(block) > 0
