@@ -20,7 +20,8 @@ MLP = [*ABIDE, "--student", "mlp", "--learning-rate", "0.003", "--dropout", "0.7
 MLP += ["--search", "12"]
 #: The details of the texts make MiniLM's states say less of the group, see experiments/LOG.md.
 SHORT = ["--texts", "conclusion"]
-GCN = [*ABIDE, "--student", "gcn", "--state-strength", "0.3", "--answer-strength", "3", "--search", "2"]
+GCN = [*ABIDE, "--search", "1", "--baselines", "ridge", "--student", "gcn", "--width", "32", "--epochs", "16"]
+GCN += ["--answer-strength", "3", "--state-strength", "0.3"]
 LINEAR = ["--baselines", "ridge", "logistic", "svm"]
 
 ROWS: dict[str, list[str]] = {
@@ -29,8 +30,8 @@ ROWS: dict[str, list[str]] = {
     "abide-mlp-tangent-shuffled": [*MLP, *TANGENT, *SHORT, "--shuffle-texts"],
     "abide-mlp-tangent-details": [*MLP, *TANGENT],
     "abide-mlp": [*MLP, *SHORT, *LINEAR, "--seeds", "3"],
-    "abide-gcn": [*GCN, *SHORT],
-    "abide-gcn-shuffled": [*GCN, *SHORT, "--shuffle-texts"],
+    "abide-gcn": GCN,
+    "abide-gcn-shuffled": [*GCN, "--shuffle-texts"],
     "abide-large": [*ABIDE, *TANGENT, "--student", "gcn", "--width", "256", "--epochs", "300", "--seeds", "5"],
 }
 

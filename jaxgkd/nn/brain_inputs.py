@@ -21,7 +21,8 @@ class BrainInputs(NamedTuple):
     """n subjects with r regions (a pytree: pass it into compiled functions).
 
     Fields:
-      rows: [n, r, r] a region's connectivity with all others, 0 with itself.
+      rows: [n, r, r] a region's connectivity with all others, 0 with itself; [n, m] numbers of the whole subject for
+        networks without regions.
       adjacency: [n, r, r] normalised, with loops; None where no network needs it.
       propagated: [n, r, r] ``adjacency @ rows``, or None.
     """

@@ -1,6 +1,5 @@
-"""An MLP over the connectivity of all pairs of regions, as a long vector: what a network without a graph can do."""
+"""An MLP over a subject's connectivity as one vector: what a network without a graph can do."""
 
-import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
@@ -10,17 +9,16 @@ from jaxgkd.nn.brain_inputs import BrainInputs, BrainStates
 
 
 class BrainMLP(nnx.Module):
-    """A linear layer over the r (r − 1) / 2 pairs and an MLP."""
+    """A linear layer over all numbers of a subject, and an MLP."""
 
-    def __init__(self, n_regions: int, width: int, n_classes: int, *, rngs: nnx.Rngs):
+    def __init__(self, n_inputs: int, width: int, n_classes: int, *, rngs: nnx.Rngs):
         """Make the layers.
 
         Args:
-          n_regions: r; width: of every state; n_classes: width of the logits.
+          n_inputs: m; width: of every state; n_classes: width of the logits.
           rngs: random streams of the initial weights.
         """
-        self.n_regions = n_regions
-        self.first = nnx.Linear(n_regions * (n_regions - 1) // 2, width, rngs=rngs)
+        self.first = nnx.Linear(n_inputs, width, rngs=rngs)
         self.head = BrainHead(width, n_classes, rngs=rngs)
 
     def __call__(
@@ -34,12 +32,11 @@ class BrainMLP(nnx.Module):
         """States and logits of n subjects, none of which depends on another (``where`` plays no part).
 
         Args:
-          inputs: only the rows are read.
+          inputs: with rows [n, m].
           dropout_key: given in training only: dropout on.
           dropout_rate: of the hidden states.
         """
         del where
-        pairs = inputs.rows[:, *np.triu_indices(self.n_regions, 1)]
-        pooled = self.first(pairs)
+        pooled = self.first(inputs.rows)
         logits = self.head(pooled, dropout_key=dropout_key, dropout_rate=dropout_rate)
         return BrainStates((), pooled, logits)

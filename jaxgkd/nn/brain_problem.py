@@ -80,8 +80,8 @@ def taught_brain_problem(make: Callable[[Array], TaughtBrain], steps: int) -> Pr
     Every run's data holds ``labelled``, ``taught`` and ``valid`` [n] bool, ``states`` [n, d_teacher], ``answers``
     [n, classes] logits, and ``settings``, a dict of scalars: ``learning_rate``, ``weight_decay``, ``dropout``,
     ``state_strength``, ``answer_strength``, ``temperature``; where it holds ``start``, (params, rest), training goes on
-    from there. What all runs share holds ``inputs``, ``labels`` [n] and ``batches`` [steps, b]. A step is an epoch of
-    ``training.fit``.
+    from there. What all runs share holds ``labels`` [n], ``batches`` [steps, b] and, unless every run has its own,
+    ``inputs``. A step is an epoch of ``training.fit``.
 
     Args:
       make: gives a model from a key.
@@ -101,7 +101,7 @@ def taught_brain_problem(make: Callable[[Array], TaughtBrain], steps: int) -> Pr
         return total, (nnx.split(model, nnx.Param, ...)[2], logs)
 
     def evaluate(params, rest, run, shared):
-        said = say(graphdef, params, rest, shared["inputs"])
+        said = say(graphdef, params, rest, _inputs(run, shared))
         positive = said.logits[:, 1:] - said.logits[:, :1]
         area = mean_over_traced_columns("auroc", positive, shared["labels"][:, None], run["valid"][:, None])
         return {"valid": area, "valid_loss": cross_entropy(said.logits, shared["labels"], run["valid"])}
@@ -129,7 +129,7 @@ def contrast_problem(make: Callable[[Array], TaughtBrain], steps: int) -> Proble
         return value, (nnx.split(model, nnx.Param, ...)[2], {})
 
     def evaluate(params, rest, run, shared):
-        said = say(graphdef, params, rest, shared["inputs"])
+        said = say(graphdef, params, rest, _inputs(run, shared))
         return {"valid": -contrast(said.projected, run["states"], run["valid"])}
 
     return Problem(_init(make), loss, evaluate, lambda run: _optimizer(run["settings"], steps))
@@ -150,12 +150,16 @@ def _forward(graphdef, params, rest, key, progress, run, shared, steps):
     rows = shared["batches"][jnp.round(progress * steps).astype(jnp.int32)]
     model = nnx.merge(graphdef, params, rest, copy=True)
     states, projected = model(
-        shared["inputs"].take(rows),
+        _inputs(run, shared).take(rows),
         dropout_key=key,
         dropout_rate=run["settings"]["dropout"],
         where=run["taught"][rows],
     )
     return model, rows, states, projected
+
+
+def _inputs(run: dict[str, Any], shared: dict[str, Any]) -> BrainInputs:
+    return run["inputs"] if "inputs" in run else shared["inputs"]
 
 
 def _optimizer(settings: dict[str, Array], steps: int) -> optax.GradientTransformation:

@@ -19,7 +19,7 @@ BrainStudent = Literal["gcn", "bnt", "brainnetcnn", "mlp"]
 @lru_cache(maxsize=16)
 def brain_student_maker(
     kind: BrainStudent,
-    n_regions: int,
+    n_inputs: int,
     width: int,
     n_layers: int,
     n_classes: int,
@@ -29,8 +29,8 @@ def brain_student_maker(
     """A function from a key to a student, the same one for the same arguments.
 
     Args:
-      kind: gcn, bnt (attention), brainnetcnn, or mlp over the pairs of regions.
-      n_regions: r; width: of every state; n_layers: of messages or attention.
+      kind: gcn, bnt (attention), brainnetcnn, or mlp over one vector a subject.
+      n_inputs: r regions, or the numbers of that vector; width: of every state; n_layers: of messages or attention.
       n_classes: width of the logits; d_teacher: of the teacher's states.
       readout: of the gcn.
 
@@ -41,13 +41,13 @@ def brain_student_maker(
     def make(key: Array) -> TaughtBrain:
         rngs = nnx.Rngs(params=key)
         if kind == "gcn":
-            student = BrainGCN(n_regions, width, n_layers, n_classes, readout=readout, rngs=rngs)
+            student = BrainGCN(n_inputs, width, n_layers, n_classes, readout=readout, rngs=rngs)
         elif kind == "bnt":
-            student = BrainTransformer(n_regions, width, n_layers, n_classes, rngs=rngs)
+            student = BrainTransformer(n_inputs, width, n_layers, n_classes, rngs=rngs)
         elif kind == "brainnetcnn":
-            student = BrainNetCNN(n_regions, width, n_classes, rngs=rngs)
+            student = BrainNetCNN(n_inputs, width, n_classes, rngs=rngs)
         else:
-            student = BrainMLP(n_regions, width, n_classes, rngs=rngs)
+            student = BrainMLP(n_inputs, width, n_classes, rngs=rngs)
         return TaughtBrain(student, width, d_teacher, rngs=rngs)
 
     if kind not in get_args(BrainStudent):

@@ -3,7 +3,8 @@
     jaxgkd run bleg                                   # a simulated cohort, called simulated wherever it shows
     jaxgkd run bleg --data abide --seeds 5            # five repeats of five folds
 
-1. Subjects are put into words, by a template fitted to the fold's training subjects, or from a file.
+1. Connections between regions are read as correlations, or as the fold's training subjects make them look, and put
+   into words, by a template fitted to these subjects, or from a file.
 2. A frozen language model reads the words, and heads over its states learn the labels of training subjects, each
    described by a head that never saw its own. With ``--stages 2+3`` every brain must first find its own text among
    those of others.
@@ -16,10 +17,11 @@ its clean protocol: texts hold no labels, and validation subjects are not those 
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from rich.console import Console
@@ -29,17 +31,18 @@ from jaxgkd.data.brain_counts import describe_brains
 from jaxgkd.data.brain_graphs import brain_graphs
 from jaxgkd.data.brain_splits import brain_folds, keep_label_share, leave_one_site_out, read_subject_split
 from jaxgkd.data.brains import Brains
-from jaxgkd.data.harmonise import fit_combat
+from jaxgkd.data.connectivity import from_upper
 from jaxgkd.data.splits import few_shot
 from jaxgkd.errors import DataError
 from jaxgkd.nn.brain_inputs import BrainInputs, brain_inputs
 from jaxgkd.nn.brain_students import brain_student_maker
 from jaxgkd.recipes.bleg_config import BLEG, ROWS, check, shrunk, tries_of
-from jaxgkd.recipes.bleg_students import Course, Lesson, n_groups, student_milliseconds, study
+from jaxgkd.recipes.bleg_students import Course, Lesson, inputs_of, n_groups, student_milliseconds, study
 from jaxgkd.recipes.bleg_summary import Fold, Row, write_bleg_run
 from jaxgkd.recipes.bleg_teacher import Read, Taught, read, teach
-from jaxgkd.recipes.bleg_texts import check_texts, fold_texts, profiles_for, shuffled
-from jaxgkd.recipes.brain_baselines import BASELINE_LABELS, fit_linear, principal_coordinates
+from jaxgkd.recipes.bleg_texts import TextKind, check_texts, fold_texts, profiles_for, shuffled
+from jaxgkd.recipes.brain_baselines import BASELINE_LABELS, fit_linear
+from jaxgkd.recipes.brain_views import fold_features, same_width, student_vectors, view_of
 from jaxgkd.recipes.gallon_texts import milliseconds_per_prompt
 from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.teachers.hops import TextEncoder
@@ -52,6 +55,10 @@ _STUDENTS = {
     "brainnetcnn": "BrainNetCNN",
     "mlp": "MLP on all connections",
 }
+
+_ABOUT_VECTORS = (
+    "The MLP reads principal coordinates of all connections; its parameters and time do not count their making"
+)
 
 
 def run(config: BLEG, console: Console) -> Path:
@@ -78,7 +85,27 @@ def run(config: BLEG, console: Console) -> Path:
     run_dir = RunDirectory(out, identity, resume=config.resume)
     run_dir.write_json("splits.json", [_split_entry(brains, fold) for fold in folds])
 
-    texts = [] if encoder is None else _texts(config, brains, folds, trained)
+    linear = {name: np.zeros((len(folds), brains.n_subjects), np.float32) for name in config.baselines}
+    penalties: dict[str, list[float]] = {name: [] for name in config.baselines}
+    profiles = None if encoder is None else profiles_for(brains, config.texts)
+    shrinkages: list[float | None] = []
+    vectors: list[np.ndarray] = []
+    texts: list[list[str]] = []
+    for i, (fold, rows) in enumerate(zip(folds, trained, strict=True)):
+        options = {"harmonise": config.harmonise}
+        view = view_of(brains, config.connectivity, config.shrinkage, fold.split, rows, **options)
+        shrinkages.append(view.shrinkage)
+        for name in config.baselines:
+            found = fit_linear(name, view.coordinates, brains.labels, fold.split)
+            linear[name][i] = found.probabilities
+            penalties[name].append(found.penalty)
+        if config.student == "mlp":
+            vectors.append(student_vectors(view.features, rows))
+        if encoder is not None:
+            written = fold_texts(brains, profiles, config.texts, fold.split, rows, fold.seed, view.features)
+            texts.append(shuffled(written, fold.split, fold.seed) if config.shuffle_texts else written)
+    if vectors:
+        vectors = same_width(vectors)
     reads: list[Read] = []
     lessons: list[Lesson] = []
     for start in range(0, len(folds), config.folds):
@@ -94,49 +121,42 @@ def run(config: BLEG, console: Console) -> Path:
             else:
                 options = {"components": config.components, "folds": config.teacher_folds}
                 taught = teach(reads[-1].states[i], brains.labels, fold.split, rows, **options)
-            lessons.append(Lesson(fold.split, rows, taught, fold.seed, fold.fold))
+            own = vectors[start + i] if vectors else None
+            lessons.append(Lesson(fold.split, rows, taught, fold.seed, fold.fold, shrinkages[start + i], own))
     # Directions that hold a fold's texts may be fewer than another's.
     lessons = _same_width(lessons)
     if texts:
         run_dir.write_lines("texts.jsonl", _text_lines(brains, folds, texts))
 
-    linear = {name: np.zeros((len(folds), brains.n_subjects), np.float32) for name in config.baselines}
-    penalties: dict[str, list[float]] = {name: [] for name in config.baselines}
     studied: list[Mapping[str, Any]] = []
-    whole = None if config.harmonise else _inputs(config, brains)
+    # Where connectivity differs between folds, vectors of several still train together; matrices would be too many.
+    by_fold = not vectors and (config.harmonise or config.connectivity != "correlation")
+    whole = None if vectors or by_fold else _inputs(config, brains, brains.connectivity)
+    n_inputs = vectors[0].shape[1] if vectors else brains.n_regions
     make = brain_student_maker(
-        config.student, brains.n_regions, config.width, config.layers, 2, lessons[0].taught.states.shape[1],
-        config.readout,
-    )  # fmt: skip
+        config.student, n_inputs, config.width, config.layers, 2, lessons[0].taught.states.shape[1], config.readout
+    )
     course = Course(make, config.batch, config.epochs, config.text_epochs if config.stages == "2+3" else 0)
     # Without a teacher there is one row, shown twice.
     tries = {row: tries_of(config, row) for row in (ROWS if encoder is not None else ROWS[:1])}
     # What every row has in common: as many settings each.
     least = min(len(settings) for settings in tries.values())
     tries = {row: settings[:least] for row, settings in tries.items()}
-    # Harmonised connectivity differs between folds, else those of a repeat read the same.
-    size = 1 if config.harmonise else config.folds
+    size = 1 if by_fold else config.folds
     for start in range(0, len(folds), size):
         chunk = lessons[start : start + size]
-        seen = _harmonised(brains, chunk[0]) if config.harmonise else brains
-        inputs = _inputs(config, seen) if whole is None else whole
 
-        def learn(chunk: Sequence[Lesson] = chunk, inputs: BrainInputs = inputs, start: int = start) -> dict[str, Any]:
+        def learn(chunk: Sequence[Lesson] = chunk, start: int = start) -> dict[str, Any]:
+            inputs = _fold_inputs(config, brains, chunk[0]) if by_fold else whole
             n_run = len(chunk) * least * len(tries)
             title = f"{_STUDENTS[config.student]}, folds {start + 1} to {start + len(chunk)}, {n_run} students"
             with progress_bar(console, title, n_groups(n_run) * config.epochs) as tick:
                 return study(course, chunk, tries, inputs, brains.labels, tick)
 
         studied.append(run_dir.stage(f"students-{start // size}", learn))
-        for i, lesson in enumerate(chunk, start):
-            if config.baselines:
-                coordinates = principal_coordinates(seen.upper, lesson.split.train)
-                for name in config.baselines:
-                    found = fit_linear(name, coordinates, brains.labels, lesson.split)
-                    linear[name][i] = found.probabilities
-                    penalties[name].append(found.penalty)
 
-    per_item = student_milliseconds(course, whole if whole is not None else _inputs(config, brains))
+    inputs = _fold_inputs(config, brains, lessons[0]) if by_fold else inputs_of(lessons[0], whole)
+    per_item = student_milliseconds(course, inputs)
     student = {"parameters": n_parameters(make, lambda model: model.student), "ms_per_item": per_item}
     rows, not_run = {}, {}
     if encoder is not None:
@@ -188,6 +208,8 @@ def run(config: BLEG, console: Console) -> Path:
         notes=[
             *(["The cohort is simulated: no scanner has seen these brains"] if brains.simulated else []),
             *_about_texts(config, reads),
+            *_about_shrinkage(shrinkages),
+            *([_ABOUT_VECTORS] if vectors else []),
             f"The run took {time.perf_counter() - started:.0f} s in all",
         ],
     )
@@ -241,32 +263,18 @@ def folds_of(config: BLEG, brains: Brains) -> tuple[list[Fold], list[np.ndarray]
     return folds, trained
 
 
-def _texts(config: BLEG, brains: Brains, folds: Sequence[Fold], trained: Sequence[np.ndarray]) -> list[list[str]]:
-    """One text a subject in every fold."""
-    profiles, texts = profiles_for(brains, config.texts), []
-    for fold, rows in zip(folds, trained, strict=True):
-        written = fold_texts(brains, profiles, config.texts, fold.split, rows, fold.seed)
-        texts.append(shuffled(written, fold.split, fold.seed) if config.shuffle_texts else written)
-    return texts
-
-
-def _inputs(config: BLEG, brains: Brains) -> BrainInputs:
+def _inputs(config: BLEG, brains: Brains, connectivity: np.ndarray) -> BrainInputs:
     if config.student != "gcn":
-        return brain_inputs(brains.connectivity)
-    graphs = brain_graphs(brains.connectivity, config.sparsity, config.amount, weights=config.weights)
-    return brain_inputs(brains.connectivity, graphs)
+        return brain_inputs(connectivity)
+    # Whatever a network reads of its regions, they are joined by their correlations.
+    joined = connectivity if config.connectivity == "correlation" else brains.connectivity
+    return brain_inputs(connectivity, brain_graphs(joined, config.sparsity, config.amount, weights=config.weights))
 
 
-def _harmonised(brains: Brains, lesson: Lesson) -> Brains:
-    """The brains without their sites' shifts, as the lesson's training subjects tell them."""
-    combat = fit_combat(brains.upper[lesson.trained], brains.sites[lesson.trained])
-    values = combat.apply(brains.upper, brains.sites).values
-    connectivity = np.zeros_like(brains.connectivity)
-    upper = np.triu_indices(brains.n_regions, 1)
-    connectivity[:, *upper] = values
-    connectivity += connectivity.swapaxes(1, 2)
-    connectivity[:, np.arange(brains.n_regions), np.arange(brains.n_regions)] = 1
-    return replace(brains, connectivity=connectivity)
+def _fold_inputs(config: BLEG, brains: Brains, lesson: Lesson) -> BrainInputs:
+    options = {"harmonise": config.harmonise}
+    features = fold_features(brains, config.connectivity, lesson.shrinkage, lesson.trained, **options)
+    return _inputs(config, brains, from_upper(features))
 
 
 def _same_width(lessons: list[Lesson]) -> list[Lesson]:
@@ -290,6 +298,7 @@ def _about(texts: str) -> str:
     return {
         "reference": "what is unusual about a subject, by template",
         "contrast": "what of a subject differs between the groups of the training subjects, by template",
+        "conclusion": "to which of the training subjects' groups a subject leans and how far, by template",
     }.get(texts, f"from {Path(texts).name}")
 
 
@@ -301,9 +310,15 @@ def _about_texts(config: BLEG, reads: Sequence[Read]) -> list[str]:
         notes.append(f"{cut:,} texts are cut to {config.max_tokens} tokens, all folds together")
     if config.shuffle_texts:
         notes.append("A control: everyone has the text of another subject")
-    if config.texts in ("reference", "contrast"):
+    if config.texts in get_args(TextKind):
         notes.append("Texts are numbers in a template, not what a language model wrote")
     return notes
+
+
+def _about_shrinkage(shrinkages: Sequence[float | None]) -> list[str]:
+    counts = Counter(value for value in shrinkages if value is not None)
+    words = ", ".join(f"{value:g} in {count}" for value, count in sorted(counts.items()))
+    return [f"Shrinkage chosen on validation: {words} folds"] if counts else []
 
 
 def _split_words(config: BLEG) -> str:

@@ -10,6 +10,7 @@ from jaxgkd.nn.brain_gcn import Readout
 from jaxgkd.nn.brain_students import BrainStudent
 from jaxgkd.recipes.bleg_texts import TextKind
 from jaxgkd.recipes.brain_baselines import Baseline
+from jaxgkd.recipes.brain_views import Connectivity
 from jaxgkd.training.search import Choice, draw_settings, grid_settings, read_sweep
 
 #: Settings that a search draws for every row, and those it draws for the distilled one.
@@ -17,6 +18,12 @@ SPACE = {
     "learning_rate": Choice((5e-4, 1e-3, 2e-3)),
     "dropout": Choice((0.1, 0.3, 0.5)),
     "weight_decay": Choice((1e-3, 1e-2, 1e-1)),
+}
+#: Of an MLP, which has as many inputs as there are training subjects.
+MLP_SPACE = {
+    "learning_rate": Choice((1e-3, 3e-3, 1e-2)),
+    "dropout": Choice((0.3, 0.5, 0.7)),
+    "weight_decay": Choice((0.1, 1.0, 3.0, 10.0)),
 }
 STRENGTHS = Choice((0.0, 0.3, 1.0, 3.0, 10.0))
 TAUGHT = {"states": "state_strength", "answers": "answer_strength"}
@@ -47,6 +54,12 @@ class BLEG:
     """Column of the two groups in the table of subjects."""
     atlas: Literal["aal90", "aal116"] | None = None
     """aal90 or aal116 names the regions of scans that no table of regions lies beside."""
+    connectivity: Connectivity = "correlation"
+    """What linear rows, contrasts and students read of all pairs of regions: correlation, partial (correlation given
+    all other regions), or tangent (how a subject lies to the mean of the fold's training subjects)."""
+    shrinkage: tuple[float, ...] = (0.4, 0.6, 0.8)
+    """Pull of correlations towards independence before partial or tangent; of several, every fold takes the one by
+    which ridge regression validates best."""
     harmonise: bool = False
     """Take shifts and scales of sites out of the connectivity (ComBat), estimated from a fold's training subjects."""
     sparsity: Sparsity = "top"
@@ -71,8 +84,8 @@ class BLEG:
 
     texts: str = "contrast"
     """What the language model reads: contrast (where a subject lies in what sets the groups of the other training
-    subjects apart), reference (what is unusual about it, without any label), none (no teacher), or a JSON lines file
-    with "subject" and "text"."""
+    subjects apart), conclusion (the first sentence of that: to which side, and how far), reference (what is unusual
+    about it, without any label), none (no teacher), or a JSON lines file with "subject" and "text"."""
     shuffle_texts: bool = False
     """Give every subject the text of another one: a control, from which nothing can be learned."""
     teacher: str = "all-MiniLM-L6-v2"
@@ -91,7 +104,8 @@ class BLEG:
     """What the teacher adds to the loss: its states (MSE), its answers (KL)."""
 
     student: BrainStudent = "gcn"
-    """gcn, bnt (attention over regions), brainnetcnn, or mlp over all pairs of regions."""
+    """gcn, bnt (attention over regions), brainnetcnn, or mlp over all connections, as principal coordinates of the
+    fold's training subjects."""
     width: int = 64
     """Of its states."""
     layers: int = 2
@@ -139,7 +153,8 @@ def tries_of(config: BLEG, row: str) -> list[dict[str, float]]:
     if config.sweep:
         sweep = read_sweep(config.sweep, SETTINGS)
         return grid_settings({name: each for name, each in sweep.items() if name in (*SPACE, *taught)}, default)
-    return draw_settings(SPACE | dict.fromkeys(taught, STRENGTHS), default, config.search)
+    space = MLP_SPACE if config.student == "mlp" else SPACE
+    return draw_settings(space | dict.fromkeys(taught, STRENGTHS), default, config.search)
 
 
 def check(config: BLEG) -> None:
@@ -151,6 +166,9 @@ def check(config: BLEG) -> None:
     if len(set(config.teaches)) < len(config.teaches) or not config.teaches:
         what = f"{' '.join(config.teaches) or 'nothing'} is given"
         raise ConfigError(what, field="--teaches", mend="name each at most once, and at least one")
+    if not config.shrinkage or any(not 0 <= value <= 1 for value in config.shrinkage):
+        what = f"the values are {' '.join(map(str, config.shrinkage)) or 'none'}"
+        raise ConfigError(what, field="--shrinkage", mend="give one or more from 0 to 1")
     if config.sweep and config.search != BLEG.search:
         raise ConfigError("settings are drawn or swept, not both", field="--sweep", mend="leave out --search")
     if config.split is not None and (config.leave_one_site_out or config.seeds > 1):

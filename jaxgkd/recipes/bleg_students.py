@@ -33,13 +33,22 @@ Progress = Callable[[int, float], None]
 
 
 class Lesson(NamedTuple):
-    """One fold: its ``split``, rows ``trained`` of all training subjects, what the teacher ``taught``, its numbers."""
+    """One fold.
+
+    Fields:
+      split: of the subjects; trained: rows of all training subjects.
+      taught: by the teacher; seed, fold: its numbers.
+      shrinkage: of the fold's connectivity, where it has one.
+      vectors: [n, m] what students read that the folds do not share, or None.
+    """
 
     split: Split
     trained: np.ndarray
     taught: Taught
     seed: int
     fold: int
+    shrinkage: float | None = None
+    vectors: np.ndarray | None = None
 
 
 class Course(NamedTuple):
@@ -60,7 +69,7 @@ def study(
     course: Course,
     lessons: Sequence[Lesson],
     tries: Mapping[str, Sequence[Mapping[str, float]]],
-    inputs: BrainInputs,
+    inputs: BrainInputs | None,
     labels: np.ndarray,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -70,7 +79,8 @@ def study(
       course: of all students.
       lessons: f of them, about the same n subjects.
       tries: row → t settings, as many for every row; the first row has no teacher.
-      inputs: of the subjects; labels: [n] 0 or 1, anything where they are not used.
+      inputs: of the subjects, None where every lesson has its vectors.
+      labels: [n] 0 or 1, anything where they are not used.
       on_progress: called with the passes done and the mean validation score.
 
     Returns:
@@ -82,7 +92,9 @@ def study(
     f, n_row, n = len(lessons), len(tries), len(labels)
     n_try = len(next(iter(tries.values())))
     run_data, keys = _lesson_data(lessons, n)
-    shared = {"inputs": inputs, "labels": jnp.asarray(np.clip(labels, 0, 1), jnp.int32)}
+    shared: dict[str, Any] = {"labels": jnp.asarray(np.clip(labels, 0, 1), jnp.int32)}
+    if inputs is not None:
+        shared["inputs"] = inputs
     steps = max(1, n // min(course.batch, n))
     starts = None
     if course.text_passes:
@@ -108,7 +120,10 @@ def study(
     params, rest = jax.tree.map(lambda leaf: leaf[run.reshape(-1)], (params, rest))
     forward = _forward(course.make)
     said = [
-        jax.tree.map(np.asarray, forward(*jax.tree.map(lambda leaf, i=i: leaf[i], (params, rest)), inputs))
+        jax.tree.map(
+            np.asarray,
+            forward(*jax.tree.map(lambda leaf, i=i: leaf[i], (params, rest)), inputs_of(lessons[i % f], inputs)),
+        )
         for i in range(n_row * f)
     ]
     logits = np.stack([one.logits for one in said]).astype(np.float64).reshape(n_row, f, n, -1)
@@ -127,6 +142,14 @@ def study(
         "embedding": said[(n_row - 1) * f].pooled,
         "seconds": np.float64(time.perf_counter() - begun),
     }
+
+
+def inputs_of(lesson: Lesson, inputs: BrainInputs | None) -> BrainInputs:
+    """What students read in a lesson: its vectors, or the inputs that all lessons share."""
+    if lesson.vectors is not None:
+        return BrainInputs(jnp.asarray(lesson.vectors))
+    assert inputs is not None
+    return inputs
 
 
 def student_milliseconds(course: Course, inputs: BrainInputs) -> float:
@@ -150,13 +173,15 @@ def _lesson_data(lessons: Sequence[Lesson], n: int) -> tuple[dict[str, Any], Arr
     def masks(rows_of: Callable[[Lesson], np.ndarray]) -> Array:
         return jnp.asarray(np.stack([np.isin(np.arange(n), rows_of(lesson)) for lesson in lessons]))
 
-    run_data = {
+    run_data: dict[str, Any] = {
         "labelled": masks(lambda lesson: lesson.split.train),
         "taught": masks(lambda lesson: lesson.trained),
         "valid": masks(lambda lesson: lesson.split.valid),
         "states": jnp.asarray(np.stack([lesson.taught.states for lesson in lessons])),
         "answers": jnp.asarray(np.stack([lesson.taught.answers for lesson in lessons])),
     }
+    if vectors := [lesson.vectors for lesson in lessons if lesson.vectors is not None]:
+        run_data["inputs"] = BrainInputs(jnp.asarray(np.stack(vectors)))
     keys = [jax.random.fold_in(jax.random.key(lesson.seed), lesson.fold) for lesson in lessons]
     return run_data, jnp.stack(keys)
 

@@ -1,7 +1,5 @@
 """What a ``bleg`` run leaves behind: rows with what doctors ask for, sites, curves, predictions, ``summary.json``."""
 
-import resource
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +8,7 @@ import numpy as np
 from jaxgkd.data.brain_counts import describe_brains
 from jaxgkd.data.brains import Brains
 from jaxgkd.data.splits import Split
+from jaxgkd.training.memory import peak_memory_mb
 from jaxgkd.training.metrics import area_under_roc
 from jaxgkd.training.run_dir import RunDirectory, read_json
 from jaxgkd.training.statistics import corrected_difference, paired_difference
@@ -107,8 +106,7 @@ def write_bleg_run(
         "sites": site_scores(brains, rows, part),
         "cost": {
             **cost,
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            / (1024 if sys.platform == "linux" else 1024**2),
+            "peak_memory_mb": peak_memory_mb(),
         },
         "versions": environment["versions"],
         "command": environment["command"],

@@ -100,6 +100,8 @@ def components_of(states: np.ndarray, trained: np.ndarray, most: int) -> np.ndar
     centred = states.astype(np.float64) - states[trained].mean(axis=0, dtype=np.float64)
     _, sizes, directions = np.linalg.svd(centred[trained], full_matrices=False)
     kept = (sizes > 1e-6 * max(float(sizes.max(initial=0.0)), 1e-12))[:most]
+    # Where all texts are the same there is one component, of zeros.
+    kept[:1] = True
     found = centred @ directions[:most][kept].T
     return (found / max(float(np.sqrt(np.square(sizes).sum() / len(trained))), 1e-9)).astype(np.float32)
 

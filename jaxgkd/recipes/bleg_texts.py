@@ -15,7 +15,7 @@ from jaxgkd.data.brains import Brains
 from jaxgkd.data.splits import Split
 from jaxgkd.errors import ConfigError, DataError
 
-TextKind = Literal["none", "reference", "contrast"]
+TextKind = Literal["none", "reference", "contrast", "conclusion"]
 #: Parts of the training subjects, each of which is set against the groups among the others.
 FOLDS = 5
 
@@ -33,7 +33,13 @@ def profiles_for(brains: Brains, texts: str) -> Profiles | None:
 
 
 def fold_texts(
-    brains: Brains, profiles: Profiles | None, texts: str, split: Split, trained: np.ndarray, seed: int
+    brains: Brains,
+    profiles: Profiles | None,
+    texts: str,
+    split: Split,
+    trained: np.ndarray,
+    seed: int,
+    features: np.ndarray | None = None,
 ) -> list[str]:
     """One text a subject, of all n; none of them holds a label.
 
@@ -43,6 +49,7 @@ def fold_texts(
       split: labels of its training part may be used, where the kind uses any.
       trained: rows of all training subjects, those whose labels are hidden among them.
       seed: of the parts of a training set that are described from the others.
+      features: [n, p] in which contrasts are looked for, fitted to training subjects; by default correlations.
 
     Raises:
       DataError: the file cannot be used.
@@ -50,11 +57,11 @@ def fold_texts(
     everyone = np.arange(brains.n_subjects)
     if profiles is None:
         return read_texts(Path(texts).expanduser(), brains.subjects)
-    if texts == "contrast":
+    if texts in ("contrast", "conclusion"):
         smallest = int(np.bincount(brains.labels[split.train], minlength=2).min())
         folds = max(2, min(FOLDS, smallest))
-        found = describe_contrasts(brains, profiles, split.train, everyone, folds=folds, seed=seed)
-        return [each.text for each in found]
+        found = describe_contrasts(brains, profiles, split.train, everyone, features=features, folds=folds, seed=seed)
+        return [each.conclusion if texts == "conclusion" else each.text for each in found]
     reference = fit_text_reference(brains, profiles, trained)
     return [each.text for each in describe_subjects(brains, profiles, reference, everyone)]
 

@@ -3,14 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgkd.nn.brain_inputs import brain_inputs
+from jaxgkd.nn.brain_inputs import BrainInputs
 from jaxgkd.nn.brain_problem import contrast_problem, make_batches, say, taught_brain_problem
 from jaxgkd.nn.brain_students import brain_student_maker
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.training.loop import fit
 
 N, R, PASSES = 24, 12, 6
-MAKE = brain_student_maker("mlp", R, 8, 1, 2, 3)
+MAKE = brain_student_maker("mlp", R * R, 8, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,11 @@ def data():
         },
     }
     batches = make_batches(N, 8, PASSES, 0)
-    shared = {"inputs": brain_inputs(connectivity), "labels": jnp.asarray(labels), "batches": jnp.asarray(batches)}
+    shared = {
+        "inputs": BrainInputs(jnp.asarray(connectivity.reshape(N, -1))),
+        "labels": jnp.asarray(labels),
+        "batches": jnp.asarray(batches),
+    }
     return jax.tree.map(jnp.asarray, run), shared
 
 
@@ -83,18 +87,21 @@ def test_what_a_run_does_not_train_on_changes_nothing(data, trained):
     hidden = ~np.asarray(run["taught"][0])
     labels = np.asarray(shared["labels"])
     # Labels of tested subjects; here all that are neither trained nor validated would be, so the states are changed.
+    # The inputs are each run's own this time.
+    own = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), shared["inputs"])
     changed = run | {
+        "inputs": own,
         "states": jnp.where(hidden[:, None], 99.0, run["states"]),
         "answers": jnp.where(hidden[:, None], 99.0, run["answers"]),
     }
-    again = train(changed, {**shared, "labels": jnp.asarray(labels)})
+    again = train(changed, {"labels": jnp.asarray(labels), "batches": shared["batches"]})
     for one, other in zip(jax.tree.leaves(trained.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_brains_find_their_texts_without_labels(data):
     run, shared = data
-    texts = np.asarray(shared["inputs"].rows)[:, :4, :4].reshape(N, -1)[:, [1, 2, 3]]
+    texts = np.asarray(shared["inputs"].rows)[:, [1, 2, 3]]
     texts = (texts - texts.mean(axis=0)) / texts.std(axis=0)
     with_texts = run | {"states": jnp.asarray(np.stack([texts] * 2))}
     found = train(with_texts, shared, contrast_problem)

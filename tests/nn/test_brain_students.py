@@ -7,7 +7,7 @@ from flax import nnx
 from jaxgkd.nn.brain_inputs import BrainInputs, brain_inputs
 from jaxgkd.nn.brain_students import brain_student_maker
 
-N, R, KINDS = 6, 12, ["gcn", "bnt", "brainnetcnn", "mlp"]
+N, R, F, KINDS = 6, 12, 66, ["gcn", "bnt", "brainnetcnn", "mlp"]
 
 
 @pytest.fixture(scope="module")
@@ -18,25 +18,30 @@ def inputs():
 
 
 def make(kind, readout="mean"):
-    return brain_student_maker(kind, R, 8, 2, 2, 3, readout)(jax.random.key(0))
+    return brain_student_maker(kind, F if kind == "mlp" else R, 8, 2, 2, 3, readout)(jax.random.key(0))
+
+
+def read_by(kind, inputs):
+    """An MLP reads the pairs of regions in a row."""
+    return BrainInputs(inputs.rows[:, *np.triu_indices(R, 1)]) if kind == "mlp" else inputs
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shapes_and_that_subjects_do_not_see_each_other(kind, inputs):
-    model = make(kind)
+    graphdef, state = nnx.split(make(kind))
+    model, inputs = jax.jit(lambda inputs: nnx.merge(graphdef, state)(inputs)), read_by(kind, inputs)
     states, projected = model(inputs)
     assert states.logits.shape == (N, 2) and states.pooled.shape == (N, 8) and projected.shape == (N, 3)
     assert all(layer.shape == (N, R, 8) for layer in states.layers)
-    alone, _ = model(inputs.take(jnp.array([4])))
-    np.testing.assert_allclose(alone.logits[0], states.logits[4], atol=1e-5)
-    # Numbers that a subject does not have play no part in what is said of it.
-    other, _ = model(inputs.take(jnp.array([4, 0])))
-    np.testing.assert_allclose(other.logits[0], states.logits[4], atol=1e-5)
+    for others in ([4] * (N - 1), [0, 5, 1, 2, 3]):
+        found, _ = model(inputs.take(jnp.array([4, *others])))
+        np.testing.assert_allclose(found.logits[0], states.logits[4], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_weight_has_a_gradient(kind, inputs):
     graphdef, params, rest = nnx.split(make(kind), nnx.Param, ...)
+    inputs = read_by(kind, inputs)
 
     def loss(params):
         states, projected = nnx.merge(graphdef, params, rest, copy=True)(inputs, dropout_key=jax.random.key(1))

@@ -3,14 +3,18 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from jaxgkd import cli
+from jaxgkd.recipes import bleg
 from jaxgkd.recipes.bleg_config import BLEG, tries_of
 from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.summary import check_summary
 
-N, R = 48, 14
-SMALL = {"folds": 2, "epochs": 4, "width": 4, "search": 2, "components": 4, "max_tokens": 24, "batch": 24}
+# Fewer pairs of regions than training subjects: all runs of an MLP have the same shapes and share one program.
+N, R = 44, 6
+SMALL = {"folds": 2, "epochs": 2, "width": 8, "layers": 1, "search": 1, "components": 8, "max_tokens": 32, "batch": 22}
+FLAGS = ("--baselines", "ridge", "--stages", "2+3", "--connectivity", "partial", "--shrinkage", "0.2", "0.5")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,9 +26,9 @@ def write_cohort(folder, labels):
     """Two groups at two sites that differ in the ties of the first regions, and a split that tests every fourth."""
     folder.mkdir()
     random = np.random.default_rng(0)
-    series = random.normal(size=(N, 60, R))
+    series = random.normal(size=(N, 40, R))
     truth = np.arange(N) % 2
-    series[:, :, :5] += truth[:, None, None] * random.normal(size=(N, 60, 1))
+    series[:, :, :3] += truth[:, None, None] * random.normal(size=(N, 40, 1))
     np.savez(folder / "connectivity.npz", correlation=[np.corrcoef(one.T) for one in series])
     with open(folder / "subjects.csv", "w", newline="") as file:
         csv.writer(file).writerows(
@@ -56,9 +60,20 @@ def run(bert_folder):
 
 
 @pytest.fixture(scope="module")
+def quick(bert_folder):
+    """A run without the command line and its report."""
+
+    def quick(data, out, **changed) -> None:
+        config = BLEG(data=str(data), out=out, teacher=str(bert_folder), **(SMALL | changed))
+        bleg.run(config, Console(quiet=True))
+
+    return quick
+
+
+@pytest.fixture(scope="module")
 def first(run, cohort, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "first"
-    assert run(cohort, out, "--baselines", "ridge", "--stages", "2+3", student="mlp", text_epochs=2) == 0
+    assert run(cohort, out, *FLAGS, student="mlp", text_epochs=2) == 0
     return out
 
 
@@ -99,15 +114,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(first, run, cohort, tmp_
     shutil.copytree(first, copy)
     for name in ("summary.json", "predictions.npz"):
         (copy / name).unlink()
-    flags = ("--baselines", "ridge", "--stages", "2+3", "--resume")
-    assert run(cohort, copy, *flags, student="mlp", text_epochs=2) == 0
+    assert run(cohort, copy, *FLAGS, "--resume", student="mlp", text_epochs=2) == 0
     before, after = np.load(first / "predictions.npz"), np.load(copy / "predictions.npz")
     assert set(before.files) == set(after.files)
     for name in before.files:
         np.testing.assert_array_equal(before[name], after[name])
 
 
-def test_labels_of_tested_subjects_leave_texts_weights_and_answers_as_they_are(run, cohort, tmp_path):
+def test_labels_of_tested_subjects_leave_texts_weights_and_answers_as_they_are(quick, cohort, tmp_path):
     labels = ["healthy" if i % 2 == 0 else "ill" for i in range(N)]
     tested = [i for i in range(N) if i % 11 in (0, 5)]
     swapped = list(labels)
@@ -115,9 +129,9 @@ def test_labels_of_tested_subjects_leave_texts_weights_and_answers_as_they_are(r
         swapped[i] = labels[other]
     assert swapped != labels
     other = write_cohort(tmp_path / "other", swapped)
-    flags = ("--split", str(cohort / "split.csv"), "--baselines", "ridge", "logistic")
+    options = {"split": cohort / "split.csv", "connectivity": "tangent", "student": "gcn"}
     for data, out in ((cohort, "one"), (other, "two")):
-        assert run(data, tmp_path / out, *flags, student="gcn", search=1) == 0
+        quick(data, tmp_path / out, **options)
     one, two = tmp_path / "one", tmp_path / "two"
     assert (one / "texts.jsonl").read_bytes() == (two / "texts.jsonl").read_bytes()
     weights = [load_tree(folder / "checkpoints" / "students-0")["weights"] for folder in (one, two)]
@@ -130,16 +144,16 @@ def test_labels_of_tested_subjects_leave_texts_weights_and_answers_as_they_are(r
     assert (before["labels"] != after["labels"]).any()
 
 
-def test_few_labels_sites_harmonised_and_a_control(run, cohort, tmp_path):
-    flags = ("--leave-one-site-out", "--texts", "reference", "--shuffle-texts", "--harmonise", "--baselines")
-    assert run(cohort, tmp_path / "run", *flags, student="mlp", k_shot=3, search=1) == 0
+def test_few_labels_sites_harmonised_and_a_control(quick, cohort, tmp_path):
+    options = {"leave_one_site_out": True, "texts": "reference", "shuffle_texts": True, "harmonise": True}
+    quick(cohort, tmp_path / "run", **options, student="mlp", k_shot=3, baselines=())
     summary = summary_of(tmp_path / "run")
     assert summary["data"]["split"].endswith("3 labels a group") and any("control" in note for note in summary["notes"])
     assert ((np.load(tmp_path / "run" / "predictions.npz")["split"] == 1).sum(axis=1) == 6).all()
 
 
-def test_smoke(run, tmp_path, cohort):
-    assert run(cohort, tmp_path / "run", "--smoke", "--texts", "none", student="mlp") == 0
+def test_smoke(quick, tmp_path, cohort):
+    quick(cohort, tmp_path / "run", smoke=True, texts="none", student="gcn")
     summary = summary_of(tmp_path / "run")
     assert "not_run" in summary["results"]["teacher"] and summary["difference"]["mean"] == 0
 
@@ -149,6 +163,7 @@ def test_smoke(run, tmp_path, cohort):
     [
         (["--texts", "nowhere.jsonl"], "there is no 'nowhere.jsonl'"),
         (["--dropout", "1.5"], "--dropout"),
+        (["--shrinkage", "0.5", "2"], "give one or more from 0 to 1"),
         (["--sweep", "lr=1e-3,2e-3", "--search", "3"], "not both"),
         (["--texts", "none", "--shuffle-texts"], "no texts"),
         (["--k-shot", "2", "--label-ratio", "0.5"], "counted or shared"),

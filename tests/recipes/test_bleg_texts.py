@@ -18,7 +18,7 @@ def brains():
     return simulate_brains(N, 14, n_time=30)
 
 
-@pytest.mark.parametrize("kind", ["reference", "contrast"])
+@pytest.mark.parametrize("kind", ["reference", "contrast", "conclusion"])
 def test_labels_outside_training_play_no_part(brains, kind):
     profiles = profiles_for(brains, kind)
     texts = fold_texts(brains, profiles, kind, SPLIT, SPLIT.train, 0)
