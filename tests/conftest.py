@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,15 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from jaxgkd import language
 from jaxgkd.training.statistics import paired_difference
 from jaxgkd.training.summary import write_summary
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long runs of options that a shorter test covers in part are made where JAXGKD_THOROUGH is set."""
+    if not os.environ.get("JAXGKD_THOROUGH"):
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(pytest.mark.skip(reason="set JAXGKD_THOROUGH to make long runs too"))
+
 
 # The same examples every time, so that a failure is the change's; `--hypothesis-profile=default` draws others.
 settings.register_profile("repeated", derandomize=True)

@@ -242,6 +242,7 @@ def test_extract_keeps_what_a_language_model_says(text_graph_folder, bert_folder
     assert "--hops" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_causal_model_teaches(text_graph_folder, causal_folder, tmp_path, capsys):
     data = text_graph_folder(tmp_path / "topics", n_per_class=10)
     flags = ["--data", str(data), "--teacher", str(causal_folder), "--max-tokens", "200", "--hops", "1"]

@@ -133,6 +133,7 @@ def test_a_finished_run_is_not_run_again(first, run, data, capsys):
     assert "epochs" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_classes_other_networks_conformers_and_ensembles(run, data, tmp_path):
     table = tmp_path / "plain.csv"
     table.write_text(data.read_text())
@@ -148,6 +149,7 @@ def test_classes_other_networks_conformers_and_ensembles(run, data, tmp_path):
     assert arrays["pred/student_distilled"].min() >= 0 and arrays["pred/student_distilled"].max() <= 1
 
 
+@pytest.mark.thorough
 def test_a_search_gives_every_row_as_many_tries(run, data, tmp_path):
     out = tmp_path / "run"
     flags = ("--label", "length", "--baselines", "mean", "--sweep", "lr=0.001,0.01", "global-strength=0.1,1")

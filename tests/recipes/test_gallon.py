@@ -113,6 +113,7 @@ def test_labels_of_what_is_tested_play_no_part(first, run, data, tmp_path):
         np.testing.assert_array_equal(before[f"pred/{row}"][0], after[f"pred/{row}"][0])
 
 
+@pytest.mark.thorough
 def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecules(run, data, tmp_path, monkeypatch):
     monkeypatch.setattr(gallon_heads, "_EPOCHS", 20)
     monkeypatch.setattr(gallon_heads, "FOLDS", 2)

@@ -162,6 +162,7 @@ def test_labels_of_test_nodes_change_nothing_but_the_score(first, watched, text_
         assert before[row]["test"] != after[row]["test"]
 
 
+@pytest.mark.thorough
 def test_an_inductive_student_learns_nothing_from_test_nodes(watched, text_graph_folder, tmp_path):
     # Without dropout, whose random bits are dealt out over all features that there are.
     options = {"split": "inductive", "terms": "soft", "dropout": 0.0}
@@ -184,6 +185,7 @@ def test_an_inductive_student_learns_nothing_from_test_nodes(watched, text_graph
     assert_same_students(tmp_path / "a", tmp_path / "b", names=["student_alone"])
 
 
+@pytest.mark.thorough
 def test_without_labels_the_true_ones_only_score(watched, data, tmp_path):
     seen = watched(data, tmp_path / "out", "--label-free", split="public")
     splits, true = seen["splits"], seen["graph"].labels
@@ -195,6 +197,7 @@ def test_without_labels_the_true_ones_only_score(watched, data, tmp_path):
     np.testing.assert_array_equal(splits.labels[splits.test], np.broadcast_to(true, splits.test.shape)[splits.test])
 
 
+@pytest.mark.thorough
 def test_few_labels_and_a_student_without_edges(watched, data, tmp_path):
     seen = watched(data, tmp_path / "out", shots=2, student="mlp", positions=3, terms="soft")
     assert (seen["splits"].train.sum(axis=1) == 6).all()
@@ -203,6 +206,7 @@ def test_few_labels_and_a_student_without_edges(watched, data, tmp_path):
     assert summary["student"]["name"] == "MLP"
 
 
+@pytest.mark.thorough
 def test_the_published_protocol_selects_on_test_nodes_and_says_so(watched, data, tmp_path):
     seen = watched(data, tmp_path / "out", split="public", protocol="paper")
     np.testing.assert_array_equal(seen["splits"].valid, seen["splits"].test)
@@ -223,6 +227,7 @@ def test_students_on_batches_run_through_and_the_report_says_what_is_left_out(wa
     assert seen["rows"]["student_distilled"].epochs.tolist() == list(range(1, 11))
 
 
+@pytest.mark.thorough
 def test_an_optimizer_of_the_users_own_is_used(data, bert_folder, tmp_path):
     given = {"data": str(data), "teacher": str(bert_folder), "split": "public", "norm": "none"}
     settings = SMALL | given | {"heads": ("gcn",), "terms": ("soft",)}
@@ -235,6 +240,7 @@ def test_an_optimizer_of_the_users_own_is_used(data, bert_folder, tmp_path):
         np.testing.assert_array_equal(tree["curves"]["valid_loss"], tree["curves"]["valid_loss"][:, :1].repeat(5, 1))
 
 
+@pytest.mark.thorough
 def test_a_causal_teacher_is_instructed(watched, text_graph_folder, causal_folder, tmp_path):
     def swap_labels(nodes, edges):
         tested = [row for row in nodes if row["split"] == "test"]

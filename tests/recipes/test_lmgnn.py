@@ -111,6 +111,7 @@ def test_a_finished_run_is_reported_and_another_is_not_written_over(first, run, 
     assert "field 'width'" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_killed_goes_on_to_the_same_end(first, run, data, tmp_path):
     """Only the first row was there."""
     again = tmp_path / "again"
@@ -144,6 +145,7 @@ def test_a_run_may_start_from_the_language_models_of_another(first, run, data, t
     assert "field '--start': there is no run" in capsys.readouterr().err and not (tmp_path / "fifth").exists()
 
 
+@pytest.mark.thorough
 def test_links(run, data, tmp_path):
     out = tmp_path / "links"
     assert run(data, out, "--task", "link_prediction", "--stages", "lm", "cotrain", candidates="known_for") == 0
@@ -161,6 +163,7 @@ def test_links(run, data, tmp_path):
     assert (out / "report.md").is_file() and not (out / "predictions.npz").exists()
 
 
+@pytest.mark.thorough
 def test_classes_of_links_without_any_stage(run, data, tmp_path):
     out = tmp_path / "edges"
     assert run(data, out, "--task", "edge_classification", "--stages", epochs=5) == 0
