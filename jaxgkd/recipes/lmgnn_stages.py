@@ -18,10 +18,10 @@ from jaxgkd.nn.hetero_problem import hetero_problem
 from jaxgkd.nn.hetero_tasks import ImitationTask, Nodes, NodeTask, Task
 from jaxgkd.nn.node_problem import default_optimizer, graphdef_of
 from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE
-from jaxgkd.recipes.lmgnn_cotraining import CoTrained, CoTraining, cotrain
+from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
 from jaxgkd.recipes.lmgnn_networks import Make, Workplace, node_states
+from jaxgkd.recipes.lmgnn_pairs import Pair, pair_from_tree, pair_tree
 from jaxgkd.recipes.searched_fit import Budget, SearchedFit, searched_fit
-from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory
 
@@ -62,19 +62,6 @@ class HeteroRow(NamedTuple):
     settings: Mapping[str, float]
     curves: Sequence[Mapping[int, float]]
     step_milliseconds: float | None
-
-
-class Pair(NamedTuple):
-    """A language model and a network on top of it, trained: `CoTrained` as it is kept."""
-
-    lm: Tree
-    params: Tree
-    rest: Tree
-    table: np.ndarray
-    scores: dict[int, float]
-    best_step: int
-    seconds: float
-    step_milliseconds: float
 
 
 @dataclass(eq=False)
@@ -180,7 +167,7 @@ class Stages:
 
         def compute() -> Tree:
             with progress_bar(self.console, name, settings.steps) as tick:
-                return _tree(
+                return pair_tree(
                     cotrain(
                         make,
                         task or self._task,
@@ -195,13 +182,13 @@ class Stages:
                 )
 
         like = jax.eval_shape(lambda: nnx.split(make(jax.random.key(0)), nnx.Param, ...)[1:])
-        return _pair(self.run_dir.stage(name, compute), self.place.texts.weights, like)
+        return pair_from_tree(self.run_dir.stage(name, compute), self.place.texts.weights, like)
 
     def _fine_tuned(self, seed: int, start: tuple[Tree, Tree]) -> Pair:
         name = f"lm-{seed}"
         if self.start is not None:
             like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), start)
-            return _pair(self.start.stage(name, _missing(self.start, name)), self.place.texts.weights, like)
+            return pair_from_tree(self.start.stage(name, _missing(self.start, name)), self.place.texts.weights, like)
         # Of an edge two texts are read.
         texts = self.config.lm_batch_size
         b = texts if isinstance(self._task, NodeTask) else max(1, texts // 2)
@@ -401,34 +388,6 @@ def _of_seed(found: SearchedFit, seed: int) -> tuple[Tree, Tree]:
 def _curve(found: SearchedFit, seed: int) -> dict[int, float]:
     values = found.curves["valid"][seed]
     return {int(e): float(v) for e, v in zip(found.epochs, values, strict=True) if np.isfinite(v)}
-
-
-def _tree(trained: CoTrained) -> Tree:
-    return {
-        "lm": leaves_by_name(trained.lm),
-        "gnn": leaves_by_name((trained.params, trained.rest)),
-        "table": trained.table,
-        "steps": np.array(list(trained.scores), np.int64),
-        "scores": np.array(list(trained.scores.values())),
-        "best_step": np.int64(trained.best_step),
-        "seconds": np.float64(trained.seconds),
-        "step_milliseconds": np.float64(trained.step_milliseconds),
-    }
-
-
-def _pair(saved: Tree, lm: Tree, like: tuple[Tree, Tree]) -> Pair:
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), lm)
-    params, rest = from_leaves(saved["gnn"], like)
-    return Pair(
-        lm=jax.tree.map(jnp.asarray, from_leaves(saved["lm"], shapes)),
-        params=jax.tree.map(jnp.asarray, params),
-        rest=jax.tree.map(jnp.asarray, rest),
-        table=np.asarray(saved["table"]),
-        scores={int(s): float(v) for s, v in zip(saved["steps"], saved["scores"], strict=True)},
-        best_step=int(saved["best_step"]),
-        seconds=float(saved["seconds"]),
-        step_milliseconds=float(saved["step_milliseconds"]),
-    )
 
 
 def _missing(start: RunDirectory, name: str) -> Callable[[], Any]:
