@@ -89,13 +89,7 @@ def load_scipy_docs() -> TextGraph:
     Raises:
       DataError: the docstrings have been stripped (``python -OO``).
     """
-    # Touching every public name also touches deprecated ones, whose warnings are no news to the user of this graph.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        items, names, modules = collect()
-        versions = {root: importlib.import_module(root).__version__ for root in ("scipy", "numpy")}
-    if not items:
-        raise DataError("SciPy and NumPy have no docstrings here", mend="run Python without -OO")
+    items, names, modules, versions = documented()
     row_of = {item.path: row for row, item in enumerate(items)}
     pairs = {}
     for row, item in enumerate(items):
@@ -117,6 +111,22 @@ def load_scipy_docs() -> TextGraph:
         receivers=edges[:, 1],
         notes=[f"documentation of {root} {version}" for root, version in versions.items()],
     )
+
+
+def documented() -> tuple[list[Item], dict[str, str], frozenset[str], dict[str, str]]:
+    """The items sorted by path, path by public name, the module paths, and the versions of SciPy and NumPy.
+
+    Raises:
+      DataError: the docstrings have been stripped (``python -OO``).
+    """
+    # Touching every public name also touches deprecated ones, whose warnings are no news to the user of this graph.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        items, names, modules = collect()
+        versions = {root: importlib.import_module(root).__version__ for root in ("scipy", "numpy")}
+    if not items:
+        raise DataError("SciPy and NumPy have no docstrings here", mend="run Python without -OO")
+    return items, names, modules, versions
 
 
 def collect() -> tuple[list[Item], dict[str, str], frozenset[str]]:

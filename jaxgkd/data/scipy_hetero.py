@@ -5,14 +5,10 @@ docstring) and ``member_of`` (the module of the public name). The task is to pre
 module paths are taken out of the text. Subpackages are no labels here, since the modules spell them out.
 """
 
-import importlib
-import warnings
-
 import numpy as np
 
 from jaxgkd.data.hetero_graphs import EdgeSet, EdgeType, HeteroGraph, NodeSet, Task, make_hetero_graph
-from jaxgkd.data.scipy_docs import clean, collect, references
-from jaxgkd.errors import DataError
+from jaxgkd.data.scipy_docs import clean, documented, references
 
 _SEE_ALSO: EdgeType = ("function", "see_also", "function")
 
@@ -23,12 +19,7 @@ def load_scipy_hetero() -> HeteroGraph:
     Raises:
       DataError: the docstrings have been stripped (``python -OO``).
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        items, names, modules = collect()
-        versions = {root: importlib.import_module(root).__version__ for root in ("scipy", "numpy")}
-    if not items:
-        raise DataError("SciPy and NumPy have no docstrings here", mend="run Python without -OO")
+    items, names, modules, versions = documented()
     row_of = {item.path: row for row, item in enumerate(items)}
     of_module = {path: row for row, path in enumerate(sorted({item.module for item in items}))}
     see_also: list[tuple[int, int]] = []

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxgkd.data import scipy_hetero
+from jaxgkd.data import scipy_docs, scipy_hetero
 from jaxgkd.data.scipy_docs import Item
 from jaxgkd.data.scipy_hetero import load_scipy_hetero
 from jaxgkd.errors import DataError
@@ -58,7 +58,7 @@ def test_a_listed_function_is_neither_mentioned_nor_in_the_text(monkeypatch):
     )
     items = [item("a.b", "one", docstring), item("a.b", "two", "Nothing."), item("a.c", "three", "See `one`.")]
     names = {each.path: each.path for each in items} | {"a.b.three": "a.c.three", "a.c.one": "a.b.one"}
-    monkeypatch.setattr(scipy_hetero, "collect", lambda: (items, names, frozenset({"a.b", "a.c"})))
+    monkeypatch.setattr(scipy_docs, "collect", lambda: (items, names, frozenset({"a.b", "a.c"})))
     graph = load_scipy_hetero()
     assert pairs_of(graph, SEE_ALSO) == [(0, 1)]
     assert pairs_of(graph, MENTIONS) == [(0, 2), (2, 0)]
@@ -69,6 +69,6 @@ def test_a_listed_function_is_neither_mentioned_nor_in_the_text(monkeypatch):
 
 
 def test_stripped_docstrings_are_an_error(monkeypatch):
-    monkeypatch.setattr(scipy_hetero, "collect", lambda: ([], {}, frozenset()))
+    monkeypatch.setattr(scipy_docs, "collect", lambda: ([], {}, frozenset()))
     with pytest.raises(DataError, match="no docstrings"):
         load_scipy_hetero()
