@@ -19,6 +19,7 @@ from jaxgkd.nn.convolutions import CONVOLUTIONS
 from jaxgkd.nn.dropout import NodeInputs, dropout, input_dropout
 
 Norm = Literal["batch", "none"]
+Readout = Literal["last", "all"]
 
 
 class LayerStates(NamedTuple):
@@ -37,7 +38,16 @@ class Student(nnx.Module):
     """Node classifier over one graph, or over nodes alone with ``kind="mlp"``."""
 
     def __init__(
-        self, kind: str, d_in: int, width: int, n_layers: int, n_classes: int, *, norm: Norm = "none", rngs: nnx.Rngs
+        self,
+        kind: str,
+        d_in: int,
+        width: int,
+        n_layers: int,
+        n_classes: int,
+        *,
+        norm: Norm = "none",
+        readout: Readout = "last",
+        rngs: nnx.Rngs,
     ):
         """Make the layers.
 
@@ -47,6 +57,8 @@ class Student(nnx.Module):
           n_layers: convolutions L, so there are L + 1 hidden states.
           n_classes: width of the logits.
           norm: ``batch`` puts BatchNorm before every activation.
+          readout: logits from the last state, or from all of them side by side (jumping knowledge, Xu et al., arXiv
+            1806.03536), by which a graph network can say something of a node that its neighbours do not share.
           rngs: random streams of the initial weights.
         """
         convolution = CONVOLUTIONS[kind]
@@ -56,6 +68,8 @@ class Student(nnx.Module):
         n_norms = n_layers - 1 if norm == "batch" else 0
         self.norms = nnx.List([nnx.BatchNorm(width, momentum=0.9, rngs=rngs) for _ in range(n_norms)])
         self.head = nnx.Linear(width, n_classes, rngs=rngs)
+        n_earlier = n_layers if readout == "all" else 0
+        self.earlier = nnx.List([nnx.Linear(width, n_classes, use_bias=False, rngs=rngs) for _ in range(n_earlier)])
 
     def __call__(
         self,
@@ -89,11 +103,22 @@ class Student(nnx.Module):
         for i, (key, each) in enumerate(zip(keys, layouts, strict=True)):
             state = self.layer(i, state, each, degree=degree, dropout_key=key, dropout_rate=dropout_rate, where=where)
             hidden.append(state)
-        return LayerStates(tuple(hidden), self.head(state))
+        # A block computes fewer nodes with every layer, the same ones first.
+        parts = [self.read(number, hidden[number][: state.shape[0]]) for number in self.read_layers]
+        return LayerStates(tuple(hidden), sum(parts[:-1], parts[-1]))
 
     def embed(self, nodes: NodeInputs) -> Array:
         """State 0, of every node by itself: [n, d_in] → [n, width]."""
         return nodes @ self.kernel[...] + self.bias[...]
+
+    @property
+    def read_layers(self) -> range:
+        """Numbers of the states that the logits read."""
+        return range(len(self.convolutions) - len(self.earlier), len(self.convolutions) + 1)
+
+    def read(self, number: int, state: Array) -> Array:
+        """What state ``number`` [n, width], one of ``read_layers``, adds to the logits [n, classes]."""
+        return self.head(state) if number == len(self.convolutions) else self.earlier[number](state)
 
     def layer(
         self,
@@ -127,9 +152,17 @@ class Student(nnx.Module):
 
 
 def make_student(
-    kind: str, d_in: int, width: int, n_layers: int, n_classes: int, key: Array, *, norm: Norm = "none"
+    kind: str,
+    d_in: int,
+    width: int,
+    n_layers: int,
+    n_classes: int,
+    key: Array,
+    *,
+    norm: Norm = "none",
+    readout: Readout = "last",
 ) -> Student:
     """A `Student` with weights drawn from ``key``; an unknown kind is a ValueError that lists the known ones."""
     if kind not in CONVOLUTIONS:
         raise ValueError(f"'{kind}' is no student; choose one of {', '.join(CONVOLUTIONS)}")
-    return Student(kind, d_in, width, n_layers, n_classes, norm=norm, rngs=nnx.Rngs(params=key))
+    return Student(kind, d_in, width, n_layers, n_classes, norm=norm, readout=readout, rngs=nnx.Rngs(params=key))

@@ -129,8 +129,8 @@ class LayerwiseStudent:
         def layer(number, params, rest, state, layout, degree):
             return model(params, rest).layer(number, state, layout, degree=degree)
 
-        def head(params, rest, state):
-            return model(params, rest).head(state)
+        def read(number, params, rest, state):
+            return model(params, rest).read(number, state)
 
         self._embed = jax.jit(lambda params, rest, nodes: over_runs(embed, (params, rest), nodes))
         self._layers = [
@@ -141,7 +141,10 @@ class LayerwiseStudent:
             )
             for number in range(len(student.convolutions))
         ]
-        self._head = jax.jit(lambda *of_runs: over_runs(head, of_runs))
+        self._read = {
+            number: jax.jit(lambda *of_runs, number=number: over_runs(partial(read, number), of_runs))
+            for number in student.read_layers
+        }
 
     def together(self, runs: int) -> int:
         """How many of so many runs are computed at once: a divisor of their number, whatever memory allows."""
@@ -158,11 +161,15 @@ class LayerwiseStudent:
             state = np.empty((len(rows), n, rows.shape[2]), np.float32) if state is None else state
             state[:, start : start + self._rows] = rows[:, : n - start]
         assert state is not None
-        for apply in self._layers:
+        parts = []
+        for number, apply in enumerate(self._layers):
+            if number in self._read:
+                parts.append(np.asarray(self._read[number](params, rest, state)))
             following = np.empty_like(state)
             for part in self._ranges:
                 degree = np.where(part.nodes >= 0, self._degree[part.nodes], 0)
                 found = apply(params, rest, state[:, part.nodes], part.layout, degree)
                 following[:, part.start : part.stop] = np.asarray(found)[:, : part.stop - part.start]
             state = following
-        return np.asarray(self._head(params, rest, state)), state
+        parts.append(np.asarray(self._read[len(self._layers)](params, rest, state)))
+        return sum(parts[:-1], parts[-1]), state

@@ -126,6 +126,8 @@ class LinguGKD:
     """Width of every hidden state of the student."""
     norm: Literal["batch", "none"] = "batch"
     """Normalisation between the student's layers; small training sets often do better without."""
+    readout: Literal["last", "all"] = "last"
+    """Layers that the student's logits read: the last, or all, by which it can tell a node from its neighbours."""
     positions: int = 0
     """Width of spectral positions in the graph added to the student's input (both rows); 0 adds none."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -280,7 +282,9 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     classes = len(graph.class_names)
 
     def student(key: Array, width: int = inputs.shape[1]):
-        return make_student(config.student, width, config.width, config.hops, classes, key, norm=config.norm)
+        return make_student(
+            config.student, width, config.width, config.hops, classes, key, norm=config.norm, readout=config.readout
+        )
 
     def distilled(key: Array) -> DistilledStudent:
         student_key, alignment_key = jax.random.split(key)

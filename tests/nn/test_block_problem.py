@@ -61,7 +61,7 @@ def task():
 
 def make(kind, key, d_in=D_IN):
     student_key, alignment_key = jax.random.split(key)
-    student = make_student(kind, d_in, WIDTH, HOPS, CLASSES, student_key, norm="batch")
+    student = make_student(kind, d_in, WIDTH, HOPS, CLASSES, student_key, norm="batch", readout="all")
     return DistilledStudent(student, Alignment(D_TEACHER, WIDTH, HOPS + 1, 4, rngs=nnx.Rngs(alignment_key)))
 
 

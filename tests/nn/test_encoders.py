@@ -47,6 +47,17 @@ def test_the_first_state_comes_from_the_node_alone_and_the_last_one_feeds_the_he
     np.testing.assert_allclose(states.logits, logits, atol=1e-5)
 
 
+def test_a_readout_of_all_layers_is_one_linear_map_of_all_states_side_by_side():
+    graph, layout = dense()
+    model = make_student("gcn", D_IN, WIDTH, LAYERS, CLASSES, jax.random.key(0), readout="all")
+    states = nnx.jit(lambda model: model(graph, layout))(model)
+    kernel = np.concatenate([np.asarray(part.kernel[...]) for part in (*model.earlier, model.head)])
+    expected = np.concatenate(states.hidden, axis=1) @ kernel + np.asarray(model.head.bias[...])
+    np.testing.assert_allclose(states.logits, expected, atol=1e-5)
+    assert list(model.read_layers) == [0, 1, 2]
+    assert list(student("gcn").read_layers) == [2]
+
+
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_training_without_dropout_or_norm_is_evaluation(kind):
     graph, layout = dense()
