@@ -26,7 +26,7 @@ USAGE = """usage: jaxgkd COMMAND …
                          lingugkd, gallon, ccmd, lmgnn and bleg
   jaxgkd extract         ask a language model about every node of a text graph, and keep what it says
   jaxgkd describe        ask a language model, or a template, to describe every molecule of a data set
-  jaxgkd report RUN…     write a run's report again, or compare several runs in one table
+  jaxgkd report RUN…     write a run's report again, or compare several runs on one page
   jaxgkd data list       data sets that --data knows by name
   jaxgkd data check PATH read data as a run would, and count what is in it
 
@@ -36,10 +36,12 @@ Every command explains its flags with --help.
 
 @dataclass(frozen=True)
 class Report:
-    """Write the report of one run again, or compare several in one table."""
+    """Write the report of one run again, or compare several in tables and on one page."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs."""
+    out: Path = Path("comparison.html")
+    """Page of several runs, written over where it is there; the page of a single one lies in its folder."""
 
 
 @dataclass(frozen=True)
@@ -182,14 +184,15 @@ def _describe(arguments: list[str]) -> None:
 
 
 def _report(arguments: list[str]) -> None:
-    from jaxgkd.report import compare_table, write_report
+    from jaxgkd.report import compare_runs, write_comparison, write_report
 
-    runs = tyro.cli(Report, prog="jaxgkd report", args=arguments).runs
-    if not runs:
+    config = tyro.cli(Report, prog="jaxgkd report", args=arguments)
+    if not config.runs:
         raise ConfigError("no run is named", mend="give folders that `jaxgkd run` wrote")
-    pages = [write_report(run) for run in runs]
-    if len(runs) > 1:
-        print(compare_table(runs))
+    pages = [write_report(run) for run in config.runs]
+    if len(config.runs) > 1:
+        print(compare_runs(config.runs))
+        pages.append(write_comparison(config.runs, config.out))
     for page in pages:
         print(f"report: {page}")
 

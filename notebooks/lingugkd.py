@@ -47,8 +47,10 @@ from IPython.display import Image, Markdown, display
 from rich.console import Console
 
 from jaxgkd.recipes import lingugkd
-from jaxgkd.report import compare_table, console_table, write_report
+from jaxgkd.report import compare_runs, console_table, write_report
+from jaxgkd.training.compilation import use_compilation_cache
 
+use_compilation_cache()  # programs that were compiled once are read from disk the next time
 FAST = os.environ.get("JAXGKD_FAST") == "1"
 console = Console(force_jupyter=False, width=110)
 
@@ -102,7 +104,7 @@ show(run, "results", "learning_curves", "layer_weights", "degree")
 # %%
 without_edges = lingugkd.run(lingugkd.LinguGKD(**settings, student="mlp"), console)
 write_report(without_edges)
-display(Markdown(compare_table([run, without_edges])))
+display(Markdown(compare_runs([run, without_edges])))
 show(without_edges, "results")
 
 # %%

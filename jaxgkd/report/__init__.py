@@ -10,12 +10,17 @@ prediction_figures  confusion, map of the embeddings
 bin_figures         accuracy by degree, and what bins share
 brain_figures       sites of a cohort, and what doctors ask for
 molecule_figures    the metric by size, errors of a regression, ROC of a classification
-page                ``report.md``
+page                ``report.md`` and ``report.html``
+html                Markdown as one HTML file with its figures inside
 markdown            rows, heads and text that is shown as written
-console             the table at the end of a run, the table that compares runs
+console             the table at the end of a run, the table of several runs
+pairing             which runs may be held against each other, and the tests between them
+comparison          the page that compares runs
+comparison_figures  what it draws
 """
 
-from jaxgkd.report.console import compare_table, console_table
+from jaxgkd.report.comparison import compare_runs, write_comparison
+from jaxgkd.report.console import console_table
 from jaxgkd.report.page import write_report
 
-__all__ = ["compare_table", "console_table", "write_report"]
+__all__ = ["compare_runs", "console_table", "write_comparison", "write_report"]

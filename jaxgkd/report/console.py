@@ -1,15 +1,14 @@
 """The short table at the end of a run, and the Markdown table that compares several runs."""
 
-import os
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from jaxgkd.report.markdown import literal, table_row
-from jaxgkd.report.run_directory import read_run
+from jaxgkd.report.pairing import gain, gains_corrected
+from jaxgkd.report.run_directory import Run
 from jaxgkd.report.wording import (
     count,
     measured,
@@ -21,7 +20,6 @@ from jaxgkd.report.wording import (
     scale_of,
     verdict,
 )
-from jaxgkd.training.statistics import holm
 from jaxgkd.training.summary import STUDENTS
 
 
@@ -59,26 +57,23 @@ def console_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def compare_table(run_dirs: Sequence[str | PathLike[str]]) -> str:
+def runs_table(runs: Sequence[Run], names: Sequence[str]) -> str:
     """Several runs in one Markdown table, a row each, with Holm-corrected p-values.
 
     Args:
-      run_dirs: the run directories, in the order of the table.
+      runs: in the order of the table.
+      names: of the runs.
 
     Returns:
       The table and, below it, a line that says what the columns are. The correction counts every run of the table.
-
-    Raises:
-      ConfigError: a path is no run directory.
-      DataError: a file in one of them is damaged or breaks the contract.
     """
-    summaries = [read_run(path).summary for path in run_dirs]
-    corrected = holm([summary["difference"]["p_value"] for summary in summaries])
+    corrected = gains_corrected(runs)
     lines = [
         "| run | recipe | data | metric | n | teacher | student alone | distilled | difference | p | p (Holm) |",
         "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for path, summary, p_corrected in zip(run_dirs, summaries, corrected, strict=True):
+    for run, name, p_corrected in zip(runs, names, corrected, strict=True):
+        summary, p_value = run.summary, gain(run)["p_value"]
         scale, difference = scale_of(summary), summary["difference"]
         rows = run_rows(summary)
         values = [
@@ -86,24 +81,25 @@ def compare_table(run_dirs: Sequence[str | PathLike[str]]) -> str:
             for row in ("teacher", *STUDENTS)
         ]
         change = "–" if difference["mean"] is None else scale.change(difference["mean"], 1)
-        if difference["p_value"] is not None:
+        if p_value is not None:
             change += f" ± {scale.number(difference['std'] or 0.0, 1)}"
         direction = "" if scale.higher_is_better else ", lower is better"
         cells = [
-            literal(os.path.basename(os.path.abspath(path))),
+            literal(name),
             literal(summary["recipe"]),
             literal(summary["data"]["name"]),
             f"{scale.label}{direction}",
             str(len(summary["results"]["student_alone"]["test"])),
             *values,
             change,
-            p_cell(difference["p_value"]),
+            p_cell(p_value),
             p_cell(p_corrected),
         ]
         lines.append(table_row(cells))
     lines += [
         "",
         "Test mean ± standard deviation over n seeds or folds; difference is distilled minus alone, with a two-sided "
-        "paired t-test; Holm's correction counts every run of this table that has a p-value.",
+        "paired t-test, whose variance is corrected where folds share training items (Nadeau and Bengio, 2003); Holm's "
+        "correction counts every run of this table that has a p-value.",
     ]
     return "\n".join(lines) + "\n"

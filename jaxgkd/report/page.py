@@ -1,4 +1,4 @@
-"""``report.md``: one page per run, written from the files of the run directory alone."""
+"""``report.md`` and ``report.html``: one page per run, written from the files of the run directory alone."""
 
 from collections.abc import Mapping
 from os import PathLike
@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxgkd.report.brain_figures import diagnosis_table, sites_table
 from jaxgkd.report.figures import write_figures
+from jaxgkd.report.html import html_page
 from jaxgkd.report.markdown import code_block, literal, sentence, table_head, table_row
 from jaxgkd.report.run_directory import Run, read_run
 from jaxgkd.report.wording import (
@@ -45,10 +46,10 @@ _CAPTIONS = {
 
 
 def write_report(run_dir: str | PathLike[str]) -> Path:
-    """Write ``report.md`` and ``figures/*.png`` into a run directory.
+    """Write ``report.md``, ``report.html`` and ``figures/*.png`` into a run directory.
 
-    Nothing but the files of the directory is read; a figure whose data is absent is left out. Running it
-    again gives the same page.
+    The HTML page says the same as the other and holds its figures. Nothing but the files of the directory is read; a
+    figure whose data is absent is left out. Running it again gives the same pages.
 
     Args:
       run_dir: a finished run.
@@ -74,8 +75,12 @@ def write_report(run_dir: str | PathLike[str]) -> Path:
         _notes(run),
         _reproduction(run),
     ]
-    path = run.path / "report.md"
-    write_whole(path, ("\n\n".join(section for section in sections if section) + "\n").encode())
+    path, text = run.path / "report.md", "\n\n".join(section for section in sections if section) + "\n"
+    title = f"{run.summary['recipe']} on {run.summary['data']['name']}"
+    figures = {f"figures/{name}.png": (run.path / "figures" / f"{name}.png").read_bytes() for name in titles}
+    page = html_page(text, title=title, figures=figures)
+    write_whole(path.with_suffix(".html"), page.encode())
+    write_whole(path, text.encode())
     return path
 
 

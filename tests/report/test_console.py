@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from jaxgkd.errors import ConfigError
-from jaxgkd.report import compare_table, console_table
+from jaxgkd.report import compare_runs, console_table
 from jaxgkd.report.wording import p_cell
 from jaxgkd.training.statistics import holm
 
@@ -54,7 +54,7 @@ def test_runs_are_compared_with_holm_corrected_p_values(run_directory, summary):
     }
     summaries["single"]["results"]["teacher"] = {"not_run": "no labels"}
     paths = [run_directory(name, summary=given, metrics={}, predictions={}) for name, given in summaries.items()]
-    table = compare_table(paths)
+    table = compare_runs(paths).split("\n\n")[0]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
     assert [line[0] for line in lines] == ["run", "better", "same", "single", "rmse"]
     assert len({len(line) for line in lines}) == 1
@@ -69,4 +69,4 @@ def test_runs_are_compared_with_holm_corrected_p_values(run_directory, summary):
 
 def test_comparing_names_the_folder_that_is_no_run(run_directory, tmp_path):
     with pytest.raises(ConfigError, match="nowhere: does not exist"):
-        compare_table([run_directory(metrics={}, predictions={}), tmp_path / "nowhere"])
+        compare_runs([run_directory(metrics={}, predictions={}), tmp_path / "nowhere"])
