@@ -6,8 +6,9 @@ An error is one sentence on stderr and exit code 2. What a command needs is impo
 
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -129,17 +130,28 @@ def _run(arguments: list[str]) -> None:
     from jaxgkd.report import console_table, write_report
     from jaxgkd.training.compilation import use_compilation_cache
     from jaxgkd.training.memory import keep_freed_memory
+    from jaxgkd.training.observation import Observation, observing, tell
     from jaxgkd.training.run_dir import read_json
 
     name = _word("jaxgkd run", RECIPES, arguments)
     # Only the recipe that is asked for is imported: the packages of the others take a while to load.
     recipe = import_module(f"jaxgkd.recipes.{name}")
-    config = tyro.cli(getattr(recipe, RECIPES[name]), prog=f"jaxgkd run {name}", args=arguments[1:])
+    # Flags of all of them side by side: how a run is watched is none of its settings.
+    parts = [("settings", getattr(recipe, RECIPES[name])), ("observation", Observation)]
+    flags = tyro.cli(
+        tyro.conf.OmitArgPrefixes[make_dataclass("Run", parts, frozen=True)],
+        prog=f"jaxgkd run {name}",
+        description=getattr(recipe, RECIPES[name]).__doc__,
+        args=arguments[1:],
+    )
     use_compilation_cache()
     keep_freed_memory()
     console = Console()
-    folder = recipe.run(config, console)
-    page = write_report(folder)
+    called = flags.settings.out.resolve().name if flags.settings.out else f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with observing(flags.observation, called) as trackers:
+        folder = recipe.run(flags.settings, console)
+        page = write_report(folder)
+        tell(trackers, folder)
     console.print(console_table(read_json(folder / "summary.json")))
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
 

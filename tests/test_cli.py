@@ -38,7 +38,10 @@ def test_without_a_command_all_are_listed(words, capsys):
     ("words", "wanted"),
     [
         (["run", "--help"], ("lingugkd", "ccmd")),
-        (["run", "ccmd", "--help"], ("--data", "--conformers", "--coordinate-power", "--splits-file", "--ensemble")),
+        (
+            ["run", "ccmd", "--help"],
+            ("--data", "--conformers", "--coordinate-power", "--splits-file", "--log", "--profile"),
+        ),
         (["run", "lingugkd", "--help"], RUN_FLAGS),
         (["extract", "--help"], ("--data", "--teacher", "--hops", "--max-tokens", "--out")),
         (["report", "--help"], ("Folders of finished runs",)),
@@ -186,12 +189,27 @@ def test_a_report_is_written_again(run_directory, capsys):
     assert list((folder / "figures").glob("*.png"))
 
 
-def test_several_runs_are_compared_in_one_table(run_directory, capsys):
+def test_several_runs_are_compared_in_tables_and_on_a_page(run_directory, tmp_path, capsys):
     one, two = run_directory("one"), run_directory("two", metrics={}, predictions={})
-    assert exit_code("report", str(one), str(two)) == 0
+    page = tmp_path / "both.html"
+    assert exit_code("report", str(one), str(two), "--out", str(page)) == 0
     shown = capsys.readouterr().out
     assert "| " in shown
-    assert shown.count("report: ") == 2
+    assert shown.count("report: ") == 3
+    assert shown.endswith(f"report: {page}\n")
+    assert page.is_file()
+
+
+def test_a_run_is_watched_by_what_is_asked_for(run_directory, tmp_path, monkeypatch, capsys):
+    from jaxgkd.recipes import ccmd
+
+    folder, logs, trace = run_directory("finished"), tmp_path / "logs", tmp_path / "trace"
+    monkeypatch.setattr(ccmd, "run", lambda config, console: folder)
+    flags = ["--log", "tensorboard", "--log-dir", str(logs), "--profile", str(trace), "--out", str(tmp_path / "name")]
+    assert exit_code("run", "ccmd", *flags) == 0
+    assert list(logs.glob("name/events.*")) and list(logs.glob("name/student_alone, seed 0/events.*"))
+    assert list(trace.rglob("*.xplane.pb"))
+    assert f"report: {folder / 'report.md'}" in capsys.readouterr().out.replace("\n", "")
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "unfinished", "broken"])

@@ -102,17 +102,18 @@ class RunDirectory:
                 )
 
 
-def check_folder(path: Path, *, resume: bool) -> bool:
+def check_folder(path: Path, *, resume: bool, flag: str = "--out") -> bool:
     """Whether there is something to continue in a run's folder; finds out what would be refused, and makes nothing.
 
     Args:
       path: the folder of a run.
       resume: a folder that is not empty may be continued.
+      flag: that another folder is to be given with.
 
     Raises:
       ConfigError: the folder is not empty and ``resume`` is off, or it could not be made or written to.
     """
-    mend = "choose another --out"
+    mend = f"choose another {flag}"
     try:
         used = path.is_dir() and any(path.iterdir())
     except OSError as error:
