@@ -6,6 +6,7 @@ An error is one sentence on stderr and exit code 2. What a command needs is impo
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, make_dataclass
@@ -17,6 +18,7 @@ import tyro
 from rich.console import Console
 
 from jaxgkd.errors import ConfigError, JaxgkdError
+from jaxgkd.training import termination
 
 #: Recipe → the dataclass of its flags.
 RECIPES = {"lingugkd": "LinguGKD", "gallon": "GALLON", "ccmd": "CCMD", "lmgnn": "LMGNN", "bleg": "BLEG"}
@@ -88,7 +90,7 @@ class DataCheck:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, or 2 after an error of the user's."""
+    """Run a command; returns the exit code: 0, 2 after an error of the user's, 130 or 143 after SIGINT or SIGTERM."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], None]] = {
         "run": _run,
@@ -108,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in commands:
         print(f"jaxgkd: there is no command '{arguments[0]}'; choose from {', '.join(commands)}.", file=sys.stderr)
         return 2
+    # Only the main thread may; a program that calls this from another one has its own ways.
+    if threading.current_thread() is threading.main_thread():
+        termination.heed_sigterm()
     try:
         commands[arguments[0]](arguments[1:])
     except JaxgkdError as error:
@@ -121,14 +126,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        print("jaxgkd: interrupted; what is finished is kept, --resume with the same --out goes on.", file=sys.stderr)
+        print(f"jaxgkd: interrupted; {_how_to_go_on(arguments[0])}.", file=sys.stderr)
         return 130
+    except termination.Terminated:
+        print(f"jaxgkd: ended by SIGTERM; {_how_to_go_on(arguments[0])}.", file=sys.stderr)
+        return termination.EXIT_CODE
     return 0
+
+
+def _how_to_go_on(command: str) -> str:
+    if command != "run":
+        return "what is finished is kept, and the same command goes on from there"
+    from jaxgkd.training.run_dir import RunDirectory
+
+    folder = RunDirectory.latest
+    if folder is None:
+        return "nothing was trained yet, the same command starts again"
+    return f"what is done is kept, and the same command with --out {folder} --resume goes on from there"
 
 
 def _run(arguments: list[str]) -> None:
     from jaxgkd.report import console_table, write_report
     from jaxgkd.training.compilation import use_compilation_cache
+    from jaxgkd.training.execution import Execution, executing
     from jaxgkd.training.memory import keep_freed_memory
     from jaxgkd.training.observation import Observation, observing, tell
     from jaxgkd.training.run_dir import read_json
@@ -136,8 +156,8 @@ def _run(arguments: list[str]) -> None:
     name = _word("jaxgkd run", RECIPES, arguments)
     # Only the recipe that is asked for is imported: the packages of the others take a while to load.
     recipe = import_module(f"jaxgkd.recipes.{name}")
-    # Flags of all of them side by side: how a run is watched is none of its settings.
-    parts = [("settings", getattr(recipe, RECIPES[name])), ("observation", Observation)]
+    # Flags of all of them side by side: neither how a run is carried out nor how it is watched is among its settings.
+    parts = [("settings", getattr(recipe, RECIPES[name])), ("execution", Execution), ("observation", Observation)]
     flags = tyro.cli(
         tyro.conf.OmitArgPrefixes[make_dataclass("Run", parts, frozen=True)],
         prog=f"jaxgkd run {name}",
@@ -148,7 +168,7 @@ def _run(arguments: list[str]) -> None:
     keep_freed_memory()
     console = Console()
     called = flags.settings.out.resolve().name if flags.settings.out else f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with observing(flags.observation, called) as trackers:
+    with executing(flags.execution), observing(flags.observation, called) as trackers:
         folder = recipe.run(flags.settings, console)
         page = write_report(folder)
         tell(trackers, folder)

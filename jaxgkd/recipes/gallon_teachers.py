@@ -32,8 +32,8 @@ from jaxgkd.teachers.text_tuning import TuneSettings, untouched_features
 from jaxgkd.teachers.token_states import TokenStates, token_states, upper_part
 from jaxgkd.teachers.tune import described
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batches
-from jaxgkd.training.checkpoint import load_tree, save_tree
 from jaxgkd.training.compilation import cache_folder
+from jaxgkd.training.stage import once
 
 Tree = Any
 # Probabilities are kept this far from 0 and 1, so that a teacher's logits stay within what a student can reach.
@@ -134,9 +134,7 @@ def kept(teacher: Teacher, lesson: Lesson, root: Path | None = None) -> Said:
     }
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
     folder = (cache_folder() if root is None else root) / "taught" / key
-    if not folder.is_dir():
-        save_tree(folder, {name: np.asarray(value) for name, value in teacher.learn(lesson)._asdict().items()})
-    tree = load_tree(folder)
+    tree = once(folder, lambda: {name: np.asarray(value) for name, value in teacher.learn(lesson)._asdict().items()})
     return Said(tree["outputs"], tree["states"], int(tree["best_epoch"]), float(tree["seconds"]))
 
 

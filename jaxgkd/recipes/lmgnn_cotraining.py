@@ -8,7 +8,7 @@ k texts of k nodes and no convolutions this is plain fine-tuning.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from jaxgkd.nn.hetero_problem import Drawing, asked_for, score
 from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, NodeTask, Task
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.lmgnn_texts import GraphTexts, embedding
+from jaxgkd.training.underway import generator, generator_state, underway
 
 Tree = Any
 # Gradients of the language model are scaled down to this norm, and those of the graph network to this one.
@@ -123,47 +124,62 @@ def cotrain(
     rates = _Rates(
         settings.lm_learning_rate, settings.learning_rate, settings.weight_decay, settings.freeze_steps, settings.steps
     )
-    moments = _optimizer(rates).init(trained)
     random = np.random.default_rng([seed, 11])
     key = jax.random.key(seed)
-    # Written over in place by every step: the caller's stays as it is.
-    table = jnp.array(texts.read(lm) if embeddings is None else embeddings)
-    age = np.zeros(texts.n_texts, int)
     n_train = len(shared["train"].weights)
-    scores = {0: float(_score(program, trained["gnn"], rest, table, shared))}
-    best = (jax.tree.map(np.asarray, trained), rest, np.asarray(table), 0)
-    order, times = np.empty(0, int), []
-    for step in range(1, settings.steps + 1):
-        if len(order) < min(settings.batch_size, n_train):
-            order = random.permutation(n_train)
-        chosen, order = order[: settings.batch_size], order[settings.batch_size :]
-        rows = _text_rows(task, texts, shared["train"], chosen, settings.lm_texts, random)
-        at = time.perf_counter()
-        batch = (jnp.asarray(chosen), jnp.asarray(rows), *map(jnp.asarray, texts.batch(rows)))
-        step_key = jax.random.fold_in(key, step)
-        trained, rest, moments, table, loss = _step(
-            program, rates, trained, rest, moments, table, step_key, settings.dropout, batch, shared
-        )
-        if not np.isfinite(float(loss)):
-            raise ConfigError(f"the loss is not finite in step {step}", field="--lm-learning-rate", mend="lower it")
-        times.append(time.perf_counter() - at)
-        age[rows] = step
-        if step % settings.refresh_every == 0 and settings.lm_learning_rate and step > settings.freeze_steps:
-            stale = np.argsort(age, kind="stable")[: settings.refresh_texts]
-            table = table.at[stale].set(texts.read(trained["lm"], stale))
-            age[stale] = step
-        if step % settings.evaluate_every == 0 or step == settings.steps:
-            whole = jnp.asarray(texts.read(trained["lm"])) if step > settings.freeze_steps else table
-            scores[step] = float(_score(program, trained["gnn"], rest, whole, shared))
-            table, age[:] = whole, step
-            if scores[step] > scores[best[3]]:
-                best = (jax.tree.map(np.asarray, trained), rest, np.asarray(whole), step)
-            if on_progress is not None:
-                on_progress(step, scores[step])
+    with underway(astuple(settings), seed, trained, rest, shared, texts.n_texts) as training:
+        moments = _optimizer(rates).init(trained)
+        # Written over in place by every step: the caller's stays as it is.
+        table = jnp.array(texts.read(lm) if embeddings is None else embeddings)
+        age, done = np.zeros(texts.n_texts, int), 0
+        scores = {0: float(_score(program, trained["gnn"], rest, table, shared))}
+        best = (jax.tree.map(np.asarray, trained), rest, np.asarray(table), 0)
+        order, times = np.empty(0, int), []
+        if kept := training.kept():
+            done = kept.position
+            trained, rest, moments, table = kept.like("state", (trained, rest, moments, table))
+            best, age = kept.like("best", (best, age))
+            host = kept.arrays("host")
+            order, times, random = host["order"], host["times"].tolist(), generator(host["random"])
+            scores = dict(zip(host["scored"].tolist(), host["scores"].tolist(), strict=True))
+
+        def parts() -> dict[str, Tree]:
+            host = {"order": order, "times": np.array(times), "random": generator_state(random)}
+            host |= {"scored": np.array(list(scores)), "scores": np.array(list(scores.values()))}
+            return {"state": (trained, rest, moments, table), "best": (best, age), "host": host}
+
+        for step in range(done + 1, settings.steps + 1):
+            if len(order) < min(settings.batch_size, n_train):
+                order = random.permutation(n_train)
+            chosen, order = order[: settings.batch_size], order[settings.batch_size :]
+            rows = _text_rows(task, texts, shared["train"], chosen, settings.lm_texts, random)
+            at = time.perf_counter()
+            batch = (jnp.asarray(chosen), jnp.asarray(rows), *map(jnp.asarray, texts.batch(rows)))
+            step_key = jax.random.fold_in(key, step)
+            trained, rest, moments, table, loss = _step(
+                program, rates, trained, rest, moments, table, step_key, settings.dropout, batch, shared
+            )
+            if not np.isfinite(float(loss)):
+                raise ConfigError(f"the loss is not finite in step {step}", field="--lm-learning-rate", mend="lower it")
+            times.append(time.perf_counter() - at)
+            age[rows] = step
+            if step % settings.refresh_every == 0 and settings.lm_learning_rate and step > settings.freeze_steps:
+                stale = np.argsort(age, kind="stable")[: settings.refresh_texts]
+                table = table.at[stale].set(texts.read(trained["lm"], stale))
+                age[stale] = step
+            if step % settings.evaluate_every == 0 or step == settings.steps:
+                whole = jnp.asarray(texts.read(trained["lm"])) if step > settings.freeze_steps else table
+                scores[step] = float(_score(program, trained["gnn"], rest, whole, shared))
+                table, age[:] = whole, step
+                if scores[step] > scores[best[3]]:
+                    best = (jax.tree.map(np.asarray, trained), rest, np.asarray(whole), step)
+                if on_progress is not None:
+                    on_progress(step, scores[step])
+            training.reached(step, parts)
     milliseconds = 1e3 * float(np.median(times)) if times else 0.0
-    state, rest, kept, best_step = best
+    state, rest, table, best_step = best
     seconds = time.perf_counter() - begun
-    return CoTrained(state["lm"], state["gnn"], rest, kept, best_step, scores, seconds, milliseconds)
+    return CoTrained(state["lm"], state["gnn"], rest, np.asarray(table), best_step, scores, seconds, milliseconds)
 
 
 @dataclass(frozen=True)

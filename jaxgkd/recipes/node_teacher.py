@@ -7,6 +7,7 @@ splits share the teacher.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,9 @@ from jaxgkd.teachers.hops import HopFeatures, TextEncoder, hop_prompts, leading_
 from jaxgkd.teachers.instruct import InstructSettings, instruct_on_splits
 from jaxgkd.teachers.text_tuning import TuneSettings
 from jaxgkd.teachers.tune import tune_on_splits
-from jaxgkd.training.checkpoint import load_tree, save_tree
 from jaxgkd.training.compilation import cache_folder
 from jaxgkd.training.progress import progress_bar
+from jaxgkd.training.stage import once
 
 #: Directions of the hop features that heads read: nearly all of their variance at a quarter of the cost.
 HEAD_DIRECTIONS = 256
@@ -86,11 +87,12 @@ def teach(
 
     def heads(of_kind: HeadSettings, seeds: int) -> HeadOutput:
         """Of the first seeds, read from the user's cache or fitted and put there."""
-        folder = cache_folder() / "heads" / _key(splits, seeds, features, inputs, of_kind, states)
-        if not folder.is_dir():
+
+        def fitted() -> dict[str, Any]:
             output = _fit(splits, seeds, features, inputs, graph, of_kind, states, console)
-            save_tree(folder, {"log_probs": output.log_probs, "first_heads": output.first_heads})
-        saved = load_tree(folder)
+            return {"log_probs": output.log_probs, "first_heads": output.first_heads}
+
+        saved = once(cache_folder() / "heads" / _key(splits, seeds, features, inputs, of_kind, states), fitted)
         return HeadOutput(saved["log_probs"], saved["first_heads"], of_kind)
 
     n_seeds = len(splits.seeds)

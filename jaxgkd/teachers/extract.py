@@ -30,6 +30,7 @@ from jaxgkd.errors import ConfigError, DataError, StoreError
 from jaxgkd.teachers.manifest import Manifest, check_same, item_ids_hash, read_document
 from jaxgkd.teachers.prompts import bare_tokenizer, prompt_hash
 from jaxgkd.teachers.store import Store, StoreWriter, store_path
+from jaxgkd.training.termination import deferred, leave_if_asked
 
 # Tokens in a batch, and tokens that a small encoder computes in the time that one more shape takes to compile: a
 # second or a few on either, but of very unlike speed.
@@ -251,6 +252,7 @@ def extract(
       StoreError: the folder holds something else (the message names what differs), is being written, or cannot be.
       ConfigError: a layer, `max_tokens`, `dtype` or the number of ids does not fit.
       DataError: a prompt has no token.
+      Terminated: SIGTERM has come; what was computed is kept.
     """
     start_time = time.perf_counter()
     if len(item_ids) != len(prompts) or not prompts:
@@ -293,7 +295,8 @@ def extract(
         row_bytes = len(manifest.layers) * manifest.width * np.dtype(jnp.dtype(dtype)).itemsize
         done = int(tokens.offsets[-1]) - sum(int(tokens.offsets[b] - tokens.offsets[a]) for a, b, _ in batches)
         held: list[np.ndarray] = []
-        with _Reporter(int(tokens.offsets[-1]), done, progress=progress, on_line=on_line) as reporter:
+        # Whoever asks the process to leave waits for the chunk that is being computed.
+        with deferred(), _Reporter(int(tokens.offsets[-1]), done, progress=progress, on_line=on_line) as reporter:
             for first, stop, values in _in_order(states, tokens, batches):
                 held.append(values)
                 reporter.advance(int(tokens.offsets[stop] - tokens.offsets[first]))
@@ -302,6 +305,7 @@ def extract(
                     now = time.perf_counter()
                     writer.write(stop - n_held, np.concatenate(held), seconds=now - start_time)
                     held, start_time = [], now
+                    leave_if_asked()
         planned = plan_batches(tokens.lengths, shapes, 0, manifest.n_rows)
         used = [shape for _, _, shape in planned]
         return writer.finish(

@@ -5,8 +5,9 @@ the untouched encoder's features first, and give the loss and the validation sco
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from jax.typing import ArrayLike
 from jaxgkd.errors import ConfigError
 from jaxgkd.language import Encoder, pool
 from jaxgkd.teachers.token_states import TokenStates
+from jaxgkd.training.underway import generator, generator_state, underway
 
 #: Gradients are scaled down to this norm.
 MAX_NORM = 1.0
@@ -154,23 +156,42 @@ def tune_upper(
         label_smoothing=settings.label_smoothing,
         steps=settings.epochs * -(-len(seen) // settings.batch_size),
     )
-    moments = _optimizer(schedule).init(params)
-    random = np.random.default_rng(seed)
-    best, best_epoch, scores, mean_losses = params, 0, [scored(params)], []
-    for epoch in range(1, settings.epochs + 1):
-        found = []
-        for batch in _training_batches(states, seen, targets, settings.batch_size, random):
-            params, moments, loss = _step(graphdef, losses, params, moments, schedule, batch)
-            found.append(loss)
-        mean_losses.append(float(np.mean(found)))
-        if not np.isfinite(mean_losses[-1]):
-            raise ConfigError(
-                f"the loss is not finite in epoch {epoch} of the tuning", field="learning_rate", mend="lower it"
-            )
-        scores.append(scored(params))
-        if scores[-1][0] > scores[best_epoch][0]:
-            best, best_epoch = params, epoch
-        on_progress(epoch, scores[-1][0])
+    given = (astuple(settings), losses.__qualname__, targets, seen, valid, states.tokens.ids)
+    with underway(given, seed, params) as training:
+        moments = _optimizer(schedule).init(params)
+        random = np.random.default_rng(seed)
+        best, best_epoch, scores, mean_losses = params, 0, [scored(params)], []
+        found: list[Any] = []
+        if kept := training.kept():
+            params, moments, best = kept.like("state", (params, moments, best))
+            host = kept.arrays("host")
+            best_epoch, random, found = int(host["best_epoch"]), generator(host["random"]), list(host["found"])
+            scores, mean_losses = [tuple(each) for each in host["scores"].tolist()], host["mean_losses"].tolist()
+        # Where the generator was before it gave the order of the present epoch.
+        before = generator_state(random)
+
+        def parts() -> dict[str, Any]:
+            host = {"best_epoch": np.asarray(best_epoch), "random": before, "found": np.array(found, np.float32)}
+            host |= {"scores": np.array(scores), "mean_losses": np.array(mean_losses, float)}
+            return {"state": (params, moments, best), "host": host}
+
+        for epoch in range(len(scores), settings.epochs + 1):
+            batches = _training_batches(states, seen, targets, settings.batch_size, random)
+            for batch in islice(batches, len(found), None):
+                params, moments, loss = _step(graphdef, losses, params, moments, schedule, batch)
+                found.append(loss)
+                training.reached(epoch * len(seen) + len(found), parts)
+            mean_losses.append(float(np.mean(np.array(found, np.float32))))
+            if not np.isfinite(mean_losses[-1]):
+                raise ConfigError(
+                    f"the loss is not finite in epoch {epoch} of the tuning", field="learning_rate", mend="lower it"
+                )
+            scores.append(scored(params))
+            if scores[-1][0] > scores[best_epoch][0]:
+                best, best_epoch = params, epoch
+            on_progress(epoch, scores[-1][0])
+            found, before = [], generator_state(random)
+        training.finished((settings.epochs + 1) * len(seen) + 1, parts)
     return TunedText(graphdef, best, best_epoch, scores, mean_losses)
 
 

@@ -26,8 +26,8 @@ from jaxgkd.teachers.prompts import prompt_hash
 from jaxgkd.teachers.text_classifier import fit_classifier
 from jaxgkd.teachers.text_tuning import TuneSettings, untouched_features
 from jaxgkd.teachers.token_states import TokenStates, token_states, upper_part
-from jaxgkd.training.checkpoint import load_tree, save_tree
 from jaxgkd.training.compilation import cache_folder
+from jaxgkd.training.stage import once
 
 _FORMAT = 2
 
@@ -187,11 +187,10 @@ def kept_on_splits(
         if split not in of_split:
             done = len(of_split) * passes
             folder = root / "tuned" / _key((*depends_on, seed), split)
-            if not folder.is_dir():
-                _save(folder, tuned(known, train[i], valid[i], seed, _shifted(on_progress, done)))
-            elif on_progress is not None:
+            if folder.is_dir() and on_progress is not None:
                 on_progress(done + passes, float("nan"))
-            of_split[split] = _load(folder)
+            arguments = (known, train[i], valid[i], seed, _shifted(on_progress, done))
+            of_split[split] = _from_tree(once(folder, lambda arguments=arguments: _tree(tuned(*arguments))))
         outputs.append(of_split[split])
     return outputs
 
@@ -207,14 +206,13 @@ def _key(depends_on: tuple[Any, ...], split: bytes) -> str:
     return digest.hexdigest()[:32]
 
 
-def _save(folder: Path, output: TunedOutput) -> None:
+def _tree(output: TunedOutput) -> dict[str, np.ndarray]:
     # A checkpoint holds arrays alone: the report goes in as the bytes of its JSON.
     report = np.frombuffer(json.dumps(output.report).encode(), np.uint8)
-    save_tree(folder, {"features": output.features, "log_probs": output.log_probs, "report": report})
+    return {"features": output.features, "log_probs": output.log_probs, "report": report}
 
 
-def _load(folder: Path) -> TunedOutput:
-    tree = load_tree(folder)
+def _from_tree(tree: dict[str, np.ndarray]) -> TunedOutput:
     return TunedOutput(tree["features"], tree["log_probs"], json.loads(tree["report"].tobytes()))
 
 

@@ -8,6 +8,7 @@ frozen teacher says, for one) is computed, once for all of them.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+
+from jaxgkd.training.epochs import Epochs
+from jaxgkd.training.loop import names
+from jaxgkd.training.underway import underway
 
 Tree = Any
 
@@ -84,43 +89,52 @@ def fit_batches(
 
     Raises:
       ValueError: ``epochs`` is below 1.
+      CheckpointError: what is kept of this training is damaged, or the disk does not take it.
       FloatingPointError: the loss of a run was not finite; names the run and the epoch.
     """
     if epochs < 1:
         raise ValueError(f"epochs are at least 1, not {epochs}")
     start, step, keep = _program(problem)
-    n_run = len(keys)
-    state = start(keys, settings)
-    # A copy, because the buffers of the state are written over.
-    best = jax.tree.map(jnp.copy, state.params)
-    best_score = np.full(n_run, -np.inf if higher_is_better else np.inf)
-    best_epoch = np.zeros(n_run, int)
-    curves: dict[str, list[np.ndarray]] = {}
-    for epoch in range(epochs):
-        totals: dict[str, Array] | None = None
-        count = 0
-        for number, batch in enumerate(batches(epoch)):
-            position = jnp.int32(epoch * n_batch + number)
-            progress = jnp.float32(min(1.0, (epoch + number / n_batch) / epochs))
-            state, logs = step(state, keys, settings, position, progress, batch, shared)
-            totals = logs if totals is None else jax.tree.map(jnp.add, totals, logs)
-            count += 1
-        means = {name: np.asarray(total) / count for name, total in (totals or {}).items()}
-        broken = ~np.isfinite(means["train_loss"])
-        if broken.any():
-            raise FloatingPointError(f"the loss of run {int(np.argmax(broken))} is not finite at epoch {epoch + 1}")
-        means["valid"] = np.asarray(score(state.params), float)
-        better = means["valid"] > best_score if higher_is_better else means["valid"] < best_score
-        best = keep(jnp.asarray(better), state.params, best)
-        best_score, best_epoch = np.where(better, means["valid"], best_score), np.where(better, epoch + 1, best_epoch)
-        for name, values in means.items():
-            curves.setdefault(name, []).append(values)
-        if on_progress is not None:
-            on_progress(epoch + 1, float(np.mean(means["valid"])))
-    if not best_epoch.all():
-        run = int(np.argmin(best_epoch))
-        raise FloatingPointError(f"the validation metric of run {run} is not finite at any epoch")
-    return BatchFit(best, best_epoch, {name: np.stack(values, axis=1) for name, values in curves.items()})
+    at = Epochs(len(keys), -np.inf if higher_is_better else np.inf)
+    given = (n_batch, epochs, higher_is_better, names(problem))
+    with underway(given, keys, settings, shared, lambda: next(iter(batches(0)))) as training:
+        state = start(keys, settings)
+        # A copy, because the buffers of the state are written over.
+        best = jax.tree.map(jnp.copy, state.params)
+        if kept := training.kept():
+            state, best = kept.like("state", (state, best))
+            at.restore(kept)
+
+        def parts() -> dict[str, Tree]:
+            return {"state": (state, best), **at.parts()}
+
+        while at.epoch < epochs:
+            for batch in islice(batches(at.epoch), at.number, None):
+                position = jnp.int32(at.epoch * n_batch + at.number)
+                progress = jnp.float32(min(1.0, (at.epoch + at.number / n_batch) / epochs))
+                state, logs = step(state, keys, settings, position, progress, batch, shared)
+                at.add(logs)
+                training.reached(at.position, parts)
+            means = at.means()
+            broken = ~np.isfinite(means["train_loss"])
+            if broken.any():
+                raise FloatingPointError(
+                    f"the loss of run {int(np.argmax(broken))} is not finite at epoch {at.epoch + 1}"
+                )
+            valid = np.asarray(score(state.params), float)
+            better = valid > at.best_score if higher_is_better else valid < at.best_score
+            best = keep(jnp.asarray(better), state.params, best)
+            at.mark(better, valid)
+            at.record({**means, "valid": valid}, at.epoch, epochs)
+            at.end()
+            if on_progress is not None:
+                on_progress(at.epoch, float(np.mean(valid)))
+            training.reached(at.position, parts)
+        if not at.best_epoch.all():
+            run = int(np.argmin(at.best_epoch))
+            raise FloatingPointError(f"the validation metric of run {run} is not finite at any epoch")
+        training.finished(at.position, parts)
+    return BatchFit(best, at.best_epoch, at.curves)
 
 
 def predict_batches(

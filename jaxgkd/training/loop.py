@@ -16,6 +16,8 @@ import numpy as np
 import optax
 from jax import Array
 
+from jaxgkd.training.underway import underway
+
 Tree = Any
 
 
@@ -54,8 +56,8 @@ class Fit:
     curves: dict[str, np.ndarray]
 
 
-# How often a caller hears of the progress, at most: between two reports the program runs without the host.
-_REPORTS = 50
+# How often the host sees the state, at most: between two stretches the program runs without it.
+_STRETCHES = 50
 
 
 class _State(NamedTuple):
@@ -117,6 +119,7 @@ def fit(
 
     Raises:
       ValueError: ``epochs`` or ``evaluate_every`` is below 1.
+      CheckpointError: what is kept of this training is damaged, or the disk does not take it.
       FloatingPointError: the loss of a run was not finite, its best weights are not, or the metric that selects never
         was a number; names the run and the epoch.
     """
@@ -125,19 +128,27 @@ def fit(
     evaluations = -(-epochs // evaluate_every)
     sign = 1.0 if higher_is_better else -1.0
     begin, advance = _program(problem, evaluations, evaluate_every, patience, select_by, sign)
-    progress = begin(keys, run_data, shared)
-    stretch = evaluations if on_progress is None else -(-evaluations // _REPORTS)
-    for end in range(stretch, evaluations + stretch, stretch):
-        progress = advance(progress, min(end, evaluations), keys, run_data, shared)
-        done = int(progress.periods) - 1
-        if on_progress is not None and done > end - stretch:
-            scores = np.asarray(progress.curves[select_by][done - 1])
-            there = np.isfinite(scores)
-            on_progress(done * evaluate_every, float(scores[there].mean()) if there.any() else float("nan"))
-        if done < end:
-            break
+    stretch = -(-evaluations // _STRETCHES)
+    settings = (evaluations, evaluate_every, patience or 0, select_by, sign, names(problem))
+    with underway(settings, keys, run_data, shared) as training:
+        progress = begin(keys, run_data, shared)
+        if kept := training.kept():
+            progress = kept.like("progress", progress)
+        for end in range(stretch, evaluations + stretch, stretch):
+            if kept is not None and kept.position > end:
+                continue
+            progress = advance(progress, min(end, evaluations), keys, run_data, shared)
+            done = int(progress.periods) - 1
+            if on_progress is not None and done > end - stretch:
+                scores = np.asarray(progress.curves[select_by][done - 1])
+                there = np.isfinite(scores)
+                on_progress(done * evaluate_every, float(scores[there].mean()) if there.any() else float("nan"))
+            if done < end:
+                break
+            training.reached(done + 1, lambda progress=progress: {"progress": progress})
+        _check_finite(progress.state, select_by)
+        training.finished(int(progress.periods), lambda: {"progress": progress})
     state, curves = progress.state, progress.curves
-    _check_finite(state, select_by)
     return Fit(
         params=state.best_params,
         rest=state.best_rest,
@@ -145,6 +156,11 @@ def fit(
         epochs=evaluate_every * np.arange(1, evaluations + 1),
         curves={name: np.asarray(values).T for name, values in curves.items()},
     )
+
+
+def names(functions: tuple[Callable[..., Any], ...]) -> str:
+    """What tells problems apart that are given the same: the names of their functions."""
+    return " ".join(getattr(each, "__qualname__", "") for each in functions)
 
 
 def _check_finite(state: _State, select_by: str) -> None:

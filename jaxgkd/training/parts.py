@@ -6,6 +6,7 @@ which share one compiled program, keep every core busy where a step's operations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import jax
@@ -51,7 +52,9 @@ def fit_in_parts(
 
     done: list[Fit] = []
     with ThreadPoolExecutor(workers) as pool:
-        for result in pool.map(part, index):
+        # Each in a copy of this thread's context, which says where trainings are kept.
+        contexts = [copy_context() for _ in index]
+        for result in pool.map(lambda context, rows: context.run(part, rows), contexts, index):
             done.append(result)
             if on_progress is not None:
                 best = np.mean([np.nanmax(one.curves["valid"], axis=1).mean() for one in done])

@@ -9,20 +9,26 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
 from jaxgkd.errors import ConfigError, DataError
-from jaxgkd.training.checkpoint import load_tree, save_tree
+from jaxgkd.training.stage import once
 from jaxgkd.training.whole_file import write_whole
 
 PACKAGES = ("jaxgkd", "jax", "jaxlib", "flax", "optax", "jraph", "orbax-checkpoint", "transformers", "numpy", "scipy")
 
 
 class RunDirectory:
-    """One run's folder: ``config.json``, ``environment.json``, ``checkpoints/`` and what the run adds to them."""
+    """One run's folder: ``config.json``, ``environment.json``, ``checkpoints/`` and what the run adds to them.
+
+    Attributes:
+      latest: the folder that this process has opened last, for messages.
+    """
+
+    latest: ClassVar[Path | None] = None
 
     def __init__(self, path: Path, config: Mapping[str, Any], *, resume: bool):
         """Make or reopen the folder.
@@ -37,7 +43,7 @@ class RunDirectory:
             cannot be written to.
         """
         check_folder(path, resume=resume)
-        self.path = path
+        self.path = RunDirectory.latest = path
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -66,10 +72,7 @@ class RunDirectory:
           name: of the folder under ``checkpoints/``.
           compute: called when the stage is not there yet.
         """
-        folder = self.path / "checkpoints" / name
-        if not folder.is_dir():
-            save_tree(folder, compute())
-        return load_tree(folder)
+        return once(self.path / "checkpoints" / name, compute)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all."""

@@ -7,6 +7,7 @@ batch and not by the graph.
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,9 @@ import optax
 from jax import Array
 
 from jaxgkd.training.batch_loop import over_runs
-from jaxgkd.training.loop import Fit
+from jaxgkd.training.epochs import Epochs
+from jaxgkd.training.loop import Fit, names
+from jaxgkd.training.underway import underway
 
 Tree = Any
 
@@ -74,52 +77,57 @@ def fit_stream(
 
     Raises:
       ValueError: ``epochs`` or ``evaluate_every`` is below 1, or an epoch has no batch.
+      CheckpointError: what is kept of this training is damaged, or the disk does not take it.
       FloatingPointError: the loss of a run was not finite, or the metric that selects never was; names the run.
     """
     if epochs < 1 or evaluate_every < 1:
         raise ValueError(f"epochs and evaluate_every are at least 1, not {epochs} and {evaluate_every}")
     start, step, keep = _program(problem)
     evaluations = -(-epochs // evaluate_every)
-    n_run = len(keys)
-    state = start(keys, run_data)
-    # A copy, because the buffers of the state are written over.
-    best = jax.tree.map(jnp.copy, (state.params, state.rest))
-    best_score, best_epoch, stopped = np.full(n_run, -np.inf), np.zeros(n_run, int), np.zeros(n_run, bool)
-    curves: dict[str, np.ndarray] = {}
-    position = 0
-    for epoch in range(1, evaluations * evaluate_every + 1):
-        totals: dict[str, Array] | None = None
-        before = position
-        for batch in batches(epoch - 1):
-            state, logs = step(state, keys, run_data, jnp.int32(position), batch)
-            totals = logs if totals is None else jax.tree.map(jnp.add, totals, logs)
-            position += 1
-        if totals is None:
-            raise ValueError(f"epoch {epoch} has no batch")
-        means = {name: np.asarray(total) / (position - before) for name, total in totals.items()}
-        broken = ~np.isfinite(means["train_loss"]) & ~stopped
-        if broken.any():
-            raise FloatingPointError(f"the loss of run {int(np.argmax(broken))} is not finite at epoch {epoch}")
-        if epoch % evaluate_every:
-            continue
-        scores = score(state.params, state.rest)
-        value = np.where(stopped, -np.inf, scores[select_by])
-        better = value > best_score
-        best = keep(jnp.asarray(better), (state.params, state.rest), best)
-        best_score, best_epoch = np.where(better, value, best_score), np.where(better, epoch, best_epoch)
-        for name, values in {**means, **scores}.items():
-            curve = curves.setdefault(name, np.full((n_run, evaluations), np.nan, np.float32))
-            curve[:, epoch // evaluate_every - 1] = np.where(stopped, np.nan, values)
-        if on_progress is not None:
-            on_progress(epoch, float(np.mean(scores[select_by][~stopped])))
-        if patience is not None:
-            stopped |= epoch - best_epoch >= patience
-        if stopped.all():
-            break
-    if not best_epoch.all():
-        raise FloatingPointError(f"the metric '{select_by}' of run {int(np.argmin(best_epoch))} is never finite")
+    at = Epochs(len(keys), -np.inf)
+    given = (evaluations, evaluate_every, patience or 0, select_by, names(problem))
+    with underway(given, keys, run_data, lambda: next(iter(batches(0)))) as training:
+        state = start(keys, run_data)
+        # A copy, because the buffers of the state are written over.
+        best = jax.tree.map(jnp.copy, (state.params, state.rest))
+        if kept := training.kept():
+            state, best = kept.like("state", (state, best))
+            at.restore(kept)
+
+        def parts() -> dict[str, Tree]:
+            return {"state": (state, best), **at.parts()}
+
+        while at.epoch < evaluations * evaluate_every and not at.stopped.all():
+            for batch in islice(batches(at.epoch), at.number, None):
+                state, logs = step(state, keys, run_data, jnp.int32(at.steps), batch)
+                at.add(logs)
+                training.reached(at.position, parts)
+            if not at.number:
+                raise ValueError(f"epoch {at.epoch + 1} has no batch")
+            epoch, means = at.epoch + 1, at.means()
+            broken = ~np.isfinite(means["train_loss"]) & ~at.stopped
+            if broken.any():
+                raise FloatingPointError(f"the loss of run {int(np.argmax(broken))} is not finite at epoch {epoch}")
+            if epoch % evaluate_every == 0:
+                scores = score(state.params, state.rest)
+                value = np.where(at.stopped, -np.inf, scores[select_by])
+                better = value > at.best_score
+                best = keep(jnp.asarray(better), (state.params, state.rest), best)
+                at.mark(better, value)
+                values = {name: np.asarray(value, np.float32) for name, value in {**means, **scores}.items()}
+                at.record(values, epoch // evaluate_every - 1, evaluations)
+                if on_progress is not None:
+                    on_progress(epoch, float(np.mean(scores[select_by][~at.stopped])))
+                if patience is not None:
+                    at.stopped |= epoch - at.best_epoch >= patience
+            at.end()
+            training.reached(at.position, parts)
+        if not at.best_epoch.all():
+            run = int(np.argmin(at.best_epoch))
+            raise FloatingPointError(f"the metric '{select_by}' of run {run} is never finite")
+        training.finished(at.position, parts)
     params, rest = best
-    return Fit(params, rest, best_epoch, evaluate_every * np.arange(1, evaluations + 1), curves)
+    return Fit(params, rest, at.best_epoch, evaluate_every * np.arange(1, evaluations + 1), at.curves)
 
 
 @lru_cache(maxsize=8)

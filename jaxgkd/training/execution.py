@@ -1,0 +1,47 @@
+"""How a run is carried out: what changes its cost and what happens when something goes wrong, but none of its results.
+
+A run's settings say what is computed and are kept with it; these say on what, and may differ when it goes on.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from jaxgkd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out."""
+
+    checkpoint_every: float = 60.0
+    """Seconds between two checkpoints of a training that is underway; --resume goes on from the last one."""
+
+    def __post_init__(self):
+        """Refuse what cannot be.
+
+        Raises:
+          ConfigError: a value is out of range.
+        """
+        if not self.checkpoint_every >= 0:
+            what = f"the value is {self.checkpoint_every}"
+            raise ConfigError(what, field="--checkpoint-every", mend="give 0 or more seconds")
+
+
+_execution: ContextVar[Execution] = ContextVar("execution", default=Execution())  # noqa: B039
+
+
+def execution() -> Execution:
+    """How trainings are carried out here."""
+    return _execution.get()
+
+
+@contextmanager
+def executing(how: Execution) -> Iterator[None]:
+    """Trainings inside, in this thread and in those that copy its context, are carried out like this."""
+    token = _execution.set(how)
+    try:
+        yield
+    finally:
+        _execution.reset(token)
