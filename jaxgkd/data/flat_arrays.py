@@ -8,8 +8,11 @@ import hashlib
 import json
 import shutil
 import tempfile
+import tokenize
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,6 +55,11 @@ class GrowingArray:
         self._file.close()
         return self._digest.hexdigest()
 
+    @property
+    def kind(self) -> list[Any]:
+        """The dtype and the shape, as JSON values."""
+        return [self._dtype.str, [self._n_row, *self._row_shape]]
+
     def _write_header(self) -> None:
         # NumPy leaves room in the header for the first dimension to grow, so it can be written again in its place.
         header = {
@@ -79,8 +87,9 @@ class ArrayFolderWriter:
     def finish(self, meta: dict[str, Any]) -> None:
         """Close all arrays and write ``meta`` beside them, with the hash of every array."""
         hashes = {name: array.close() for name, array in sorted(self._arrays.items())}
-        content = meta | {"arrays": hashes}
-        (self._folder / _META).write_text(json.dumps(content), encoding="utf-8")
+        content = meta | {"arrays": hashes, "kinds": {name: array.kind for name, array in self._arrays.items()}}
+        content = json.loads(json.dumps(content))
+        (self._folder / _META).write_text(json.dumps(content | {"seal": _seal(content)}), encoding="utf-8")
 
     def abandon(self) -> None:
         """Close all files, whatever is in them."""
@@ -89,7 +98,7 @@ class ArrayFolderWriter:
 
 
 def array_folder(folder: Path, write: Callable[[ArrayFolderWriter], dict[str, Any]]) -> Path:
-    """The folder of arrays, made by ``write`` when it is not there or not whole.
+    """The folder of arrays, made by ``write`` when it is not there or not whole; warns of a folder that was damaged.
 
     Args:
       folder: where it is kept.
@@ -98,8 +107,10 @@ def array_folder(folder: Path, write: Callable[[ArrayFolderWriter], dict[str, An
     Raises:
       DataError: there is no room or no right to write it.
     """
-    if read_meta(folder) is not None:
+    if (fault := _fault(folder)) is None:
         return folder
+    if folder.is_dir():
+        warnings.warn(f"{folder / fault} is damaged or missing; the folder is made again.", stacklevel=2)
     with _room(folder) as temporary:
         writer = ArrayFolderWriter(temporary)
         try:
@@ -117,13 +128,44 @@ def array_folder(folder: Path, write: Callable[[ArrayFolderWriter], dict[str, An
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
     """What was remembered with a folder of arrays, or None where the folder is not there or not whole."""
+    return None if _fault(folder) else json.loads((folder / _META).read_text(encoding="utf-8"))
+
+
+def _fault(folder: Path) -> str | None:
+    """The name of a file that is missing or not what was written, if any; every file is read once a process."""
     try:
-        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
-        for name in meta["arrays"]:
-            open_array(folder, name)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return meta
+        content = (folder / _META).read_bytes()
+        meta = json.loads(content)
+        if meta.pop("seal") != _seal(meta):
+            return _META
+        hashes, kinds = meta["arrays"], meta["kinds"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return _META
+    for name, digest in hashes.items():
+        try:
+            array = open_array(folder, name)
+            whole = [array.dtype.str, list(array.shape)] == kinds[name] and digest == _digest(
+                folder / f"{name}.npy", (folder / f"{name}.npy").stat().st_mtime_ns
+            )
+        except (OSError, ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError):
+            whole = False
+        if not whole:
+            return f"{name}.npy"
+    return None
+
+
+def _seal(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _digest(path: Path, changed: int) -> str:
+    """The SHA-256 of the rows of a file, about a second a gigabyte."""
+    del changed
+    digest, rows = hashlib.sha256(), np.load(path, mmap_mode="r", allow_pickle=False)
+    for start in range(0, len(rows), step := max(1, 2**24 // max(1, rows[:1].nbytes))):
+        digest.update(np.ascontiguousarray(rows[start : start + step]).data if rows.size else b"")
+    return digest.hexdigest()
 
 
 def open_array(folder: Path, name: str) -> np.ndarray:

@@ -6,7 +6,9 @@
 """
 
 import csv
+import hashlib
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,10 +101,15 @@ def _file(name: str, folder: Path | None = None) -> Path:
 def _table(
     name: str, header: tuple[str, ...], rows: Callable[[], Iterator[tuple[str, ...]]], root: Path | None
 ) -> Path:
-    """A table of the rows in the cache, written when it is not there in the present version of RDKit."""
+    """A table of the rows in the cache, written when it is not there, or not whole, in the present version of RDKit."""
     folder = (cache_folder() if root is None else root) / "rdkit" / rdBase.rdkitVersion
     path = folder / f"{name}.csv"
-    if not path.is_file():
+    # The hash is written last: a table without one was not finished.
+    seal = folder / f"{name}.sha256"
+    whole = path.is_file() and seal.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == seal.read_text()
+    if not whole:
+        if seal.is_file():
+            warnings.warn(f"{path} is damaged or missing, and is made again.", stacklevel=3)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *rows()])
         try:
@@ -110,5 +117,7 @@ def _table(
         except OSError as error:
             mend = "make room there, or set XDG_CACHE_HOME to another folder"
             raise DataError(f"cannot be made ({error.strerror})", file=folder, mend=mend) from error
-        write_whole(path, text.getvalue().encode())
+        content = text.getvalue().encode()
+        write_whole(path, content)
+        write_whole(seal, hashlib.sha256(content).hexdigest().encode())
     return path

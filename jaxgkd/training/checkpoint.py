@@ -31,7 +31,7 @@ def save_tree(path: Path, tree: Tree) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent.absolute(), prefix=f".{path.name}.") as scratch:
             whole = Path(scratch) / "tree"
-            _orbax().save(os.fspath(whole), jax.tree.map(np.asarray, tree))
+            load_orbax().save(os.fspath(whole), jax.tree.map(np.asarray, tree))
             (whole / _CHECKSUMS).write_text(json.dumps(_checksums(whole), indent=2) + "\n")
             os.rename(whole, path)
     except OSError as error:
@@ -55,7 +55,7 @@ def load_tree(path: Path) -> Tree:
             raise ValueError(f"{_CHECKSUMS} holds no checksums")
         if damaged := sorted(name for name in written if written[name] != found.get(name)):
             raise CheckpointError(f"the checkpoint is damaged in {damaged[0]}", file=path, mend=mend)
-        return jax.tree.map(np.asarray, _orbax().load(os.fspath(path.absolute())))
+        return jax.tree.map(np.asarray, load_orbax().load(os.fspath(path.absolute())))
     except (ValueError, TypeError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise CheckpointError(f"the checkpoint cannot be read ({reason})", file=path, mend=mend) from error
@@ -95,7 +95,8 @@ def from_leaves(leaves: dict[str, np.ndarray], like: Tree) -> Tree:
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in wanted])
 
 
-def _orbax():
+def load_orbax():
+    """The package, imported; to be called before threads write, since Python's imports wait for each other badly."""
     # Imported on first use: Orbax takes a second to load, and says on every save what the progress bar says better.
     from orbax.checkpoint import v1
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgkd.errors import CheckpointError
-from jaxgkd.training.checkpoint import from_leaves, leaves_by_name, load_tree, save_tree
+from jaxgkd.training.checkpoint import from_leaves, leaves_by_name, load_orbax, load_tree, save_tree
 from jaxgkd.training.file_lock import lock_file
 from jaxgkd.training.termination import asked_to_leave, deferred, leave_if_asked
 
@@ -57,9 +57,10 @@ class Keeper:
         self._written: Future[None] | None = None
 
     def due(self) -> bool:
-        """Whether a state is to be kept now: for one caller each time."""
+        """Whether a state is to be kept now: for one caller each time, and none while the last one is written."""
         with self._lock:
-            if time.monotonic() - self._last < self.every:
+            writing = self._written is not None and not self._written.done()
+            if time.monotonic() - self._last < self.every or (writing and self.every):
                 return False
             self._last = time.monotonic()
             return True
@@ -72,6 +73,7 @@ class Keeper:
         """
         with self._lock:
             self._wait()
+            load_orbax()
             self._written = self._writer.submit(_write, folder, parts)
 
     def wait(self) -> None:
@@ -295,12 +297,21 @@ def _is_key(leaf: Any) -> bool:
 def _to_host(tree: Tree) -> dict[str, np.ndarray]:
     # Copies: the next stretch writes over the buffers, and on a CPU they would be the same memory.
     leaves = leaves_by_name(jax.tree.map(_raw, tree))
-    # Orbax takes a slash in a name for a folder.
-    return {name.replace("/", "|"): np.array(leaf) for name, leaf in leaves.items()}
+    return dict(_escaped(name, np.array(leaf)) for name, leaf in leaves.items())
+
+
+def _escaped(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """Orbax takes a slash in a name for a folder, and no array without elements."""
+    name = name.replace("/", "|")
+    return (name, array) if array.size else (f"{name}#{jnp.dtype(array.dtype).name}", np.array(array.shape, np.int64))
 
 
 def _unescaped(leaves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.replace("|", "/"): leaf for name, leaf in leaves.items()}
+    back = {}
+    for name, leaf in leaves.items():
+        name, _, dtype = name.replace("|", "/").partition("#")
+        back[name] = np.zeros(tuple(leaf.tolist()), jnp.dtype(dtype)) if dtype else leaf
+    return back
 
 
 def _from_host(leaves: dict[str, np.ndarray], like: Tree) -> Tree:

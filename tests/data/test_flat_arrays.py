@@ -66,7 +66,7 @@ def test_a_folder_is_written_once(tmp_path):
     assert array_folder(folder, never) == folder
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "meta", "no meta"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "meta", "no meta", "flipped", "kind", "note"])
 def test_a_damaged_folder_is_written_again(tmp_path, damage):
     folder = array_folder(tmp_path / "set", write_two)
     if damage == "cut":
@@ -74,12 +74,23 @@ def test_a_damaged_folder_is_written_again(tmp_path, damage):
         (folder / "numbers.npy").write_bytes(content[:-3])
     elif damage == "gone":
         (folder / "numbers.npy").unlink()
+    elif damage == "flipped":
+        content = (folder / "numbers.npy").read_bytes()
+        (folder / "numbers.npy").write_bytes(content[:-3] + b"\x01" + content[-2:])
+    elif damage == "kind":
+        content = (folder / "numbers.npy").read_bytes()
+        (folder / "numbers.npy").write_bytes(content.replace(b"<i8", b"<u8"))
+    elif damage == "note":
+        content = (folder / "meta.json").read_text()
+        (folder / "meta.json").write_text(content.replace("made", "mode"))
     elif damage == "meta":
         (folder / "meta.json").write_text("{")
     else:
         (folder / "meta.json").unlink()
     assert read_meta(folder) is None
-    assert open_array(array_folder(folder, write_two), "numbers").tolist() == [1, 2, 3]
+    file = "meta.json" if damage in ("meta", "no meta", "note") else "numbers.npy"
+    with pytest.warns(UserWarning, match=f"set/{file} is damaged or missing"):
+        assert open_array(array_folder(folder, write_two), "numbers").tolist() == [1, 2, 3]
 
 
 def test_nothing_is_left_of_what_fails(tmp_path):

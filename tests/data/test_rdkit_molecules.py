@@ -42,3 +42,13 @@ def test_an_rdkit_without_the_files(tmp_path, monkeypatch):
     for load in (load_chembl_activities, load_egfr):
         with pytest.raises(DataError, match="is not part of this RDKit"):
             load(root=tmp_path)
+
+
+def test_a_damaged_table_is_made_again(tmp_path):
+    before = load_chembl_activities(root=tmp_path, workers=1)
+    table = next(tmp_path.glob("rdkit/*/*.csv"))
+    content = table.read_bytes()
+    table.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    with pytest.warns(UserWarning, match=r"chembl2321810\.csv is damaged"):
+        assert load_chembl_activities(root=tmp_path, workers=1).sha256 == before.sha256
+    assert table.read_bytes() == content

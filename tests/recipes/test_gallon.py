@@ -1,13 +1,20 @@
 import csv
 import json
+import shutil
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxgkd import cli
+from jaxgkd.data.flat_arrays import array_folder
 from jaxgkd.data.molecule_texts import templates
+from jaxgkd.errors import JaxgkdError
 from jaxgkd.recipes import gallon_heads
 from jaxgkd.recipes.gallon_config import GALLON, rows_of, settings_of
+from jaxgkd.teachers.store import Store
+from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.summary import check_summary
 
 CHAINS = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("", "O", "N", "=O", "C(=O)O", "c1ccccc1")]
@@ -95,6 +102,40 @@ def test_a_finished_run_is_reported_and_another_is_not_written_over(first, run, 
     assert run(data, first, "--label", "size", "--baselines", "mean", "--resume") == 0
     assert run(data, first, "--label", "size", "--baselines", "mean") == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def reader_of(file, cache, run):
+    """What reads a file that a run leaves behind, and raises where it is damaged."""
+    if run in file.parents:
+        return partial(load_tree, run / "checkpoints" / file.relative_to(run / "checkpoints").parts[0])
+    kind, key = file.relative_to(cache / "jaxgkd").parts[:2]
+    folder = cache / "jaxgkd" / kind / key
+    return {"stores": partial(Store.open, folder), "taught": partial(load_tree, folder)}.get(
+        kind, partial(array_folder, file.parent, lambda writer: pytest.fail("written again without a word"))
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_flipped_byte_in_any_checkpoint_or_cached_file_is_found_and_named(first, own_cache, tmp_path):
+    run, cache = (Path(shutil.copytree(each, tmp_path / each.name)) for each in (first, own_cache))
+    random, kinds = np.random.default_rng(0), set()
+    files = [each for folder in (run / "checkpoints", cache / "jaxgkd") for each in sorted(folder.rglob("*"))]
+    for file in (each for each in files if each.is_file() and each.stat().st_size and each.name != ".lock"):
+        content, read = file.read_bytes(), reader_of(file, cache, run)
+        for place in {0, len(content) - 1, *random.integers(len(content), size=3).tolist()}:
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << int(random.integers(8))
+            file.write_bytes(flipped)
+            with pytest.raises((JaxgkdError, UserWarning)) as caught:
+                read()
+            # A checkpoint is named by its folder.
+            assert str(file) in str(caught.value) or any(
+                f"{each}:" in str(caught.value) for each in file.parents if cache != each != run
+            )
+        file.write_bytes(content)
+        read()
+        kinds.add(file.relative_to(tmp_path).parts[2])
+    assert kinds >= {"stores", "taught", "molecules", "molecule_texts", "students-0"}
 
 
 def test_labels_of_what_is_tested_play_no_part(first, run, data, tmp_path):

@@ -206,7 +206,13 @@ def test_damage_is_found_and_named(tmp_path):
 
 
 def test_random_keys_and_half_precision_come_back(tmp_path):
-    given = {"key": jax.random.key(5), "half": jnp.arange(3, dtype=jnp.bfloat16), "none": {}, "count": 7}
+    given = {
+        "key": jax.random.key(5),
+        "half": jnp.arange(3, dtype=jnp.bfloat16),
+        "none": {},
+        "count": 7,
+        "empty": np.zeros((0, 3)),
+    }
     with keeping(tmp_path, 0.0), underway("a") as training:
         assert training.kept() is None
         training.reached(1, lambda: {"state": given, "empty": {}})
@@ -215,7 +221,7 @@ def test_random_keys_and_half_precision_come_back(tmp_path):
         back = found.like("state", given)
     assert found.position == 1 and found.arrays("empty") == {} and back["count"] == 7
     assert jax.random.normal(back["key"]) == jax.random.normal(given["key"])
-    assert back["half"].dtype == jnp.bfloat16
+    assert back["half"].dtype == jnp.bfloat16 and back["empty"].shape == (0, 3)
     np.testing.assert_array_equal(back["half"], given["half"])
 
 
