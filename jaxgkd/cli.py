@@ -1,10 +1,11 @@
-"""``jaxgkd run | extract | describe | report | data``: flags come from the dataclasses below and from the recipes' own.
+"""``jaxgkd run | predict | export | extract | describe | report | data``.
 
-An error is one sentence on stderr and exit code 2. What a command needs is imported when it is called, so that
-``jaxgkd --help`` answers at once.
+Flags come from the dataclasses below and from those of the recipes and commands. An error is one sentence on stderr
+and exit code 2. What a command needs is imported when it is called, so that ``jaxgkd --help`` answers at once.
 """
 
 import os
+import shlex
 import sys
 import threading
 import time
@@ -27,6 +28,8 @@ USAGE = """usage: jaxgkd COMMAND …
 
   jaxgkd run RECIPE      distil a teacher into a student and report the result; RECIPE is one of
                          lingugkd, gallon, ccmd, lmgnn and bleg
+  jaxgkd predict RUN     ask the distilled student of a run about new nodes, molecules or subjects
+  jaxgkd export RUN      write that student as a program that runs without jaxgkd
   jaxgkd extract         ask a language model about every node of a text graph, and keep what it says
   jaxgkd describe        ask a language model, or a template, to describe every molecule of a data set
   jaxgkd report RUN…     write a run's report again, or compare several runs on one page
@@ -94,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], None]] = {
         "run": _run,
+        "predict": _predict,
+        "export": _export,
         "extract": _extract,
         "describe": _describe,
         "report": _report,
@@ -174,6 +179,24 @@ def _run(arguments: list[str]) -> None:
         tell(trackers, folder)
     console.print(console_table(read_json(folder / "summary.json")))
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
+    if (folder / "student").is_dir():
+        words = f"jaxgkd predict {shlex.quote(str(folder))} --data NEW --out predictions.csv"
+        console.print(f"predict: {words}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _predict(arguments: list[str]) -> None:
+    from jaxgkd import predict
+    from jaxgkd.training.compilation import use_compilation_cache
+
+    config = tyro.cli(predict.Predict, prog="jaxgkd predict", args=arguments)
+    use_compilation_cache()
+    predict.run(config, Console())
+
+
+def _export(arguments: list[str]) -> None:
+    from jaxgkd import export
+
+    export.run(tyro.cli(export.Export, prog="jaxgkd export", args=arguments), Console())
 
 
 def _extract(arguments: list[str]) -> None:

@@ -53,19 +53,28 @@ class Vocabulary:
         shape = (len(texts), len(self.terms))
         return scipy.sparse.csr_array((values.astype(np.float32), indices, np.array(starts, np.int32)), shape=shape)
 
+    def to_json(self) -> str:
+        """Terms and idf as JSON."""
+        return json.dumps({"terms": self.terms, "idf": self.idf}, ensure_ascii=False)
+
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes terms and idf as JSON."""
-        content = json.dumps({"terms": self.terms, "idf": self.idf}, ensure_ascii=False)
-        Path(path).write_text(content, encoding="utf-8")
+        """Writes `to_json`."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "Vocabulary":
         """Reads what ``save`` wrote. Raises DataError when it is missing or damaged."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            terms, idf = tuple(map(str, content["terms"])), tuple(map(float, content["idf"]))
+            return cls.from_json(Path(path).read_bytes(), path)
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", file=path, mend="check the path") from error
+
+    @classmethod
+    def from_json(cls, text: bytes, path: str | PathLike[str]) -> "Vocabulary":
+        """What `to_json` gave, in UTF-8. Raises DataError, which names ``path``, when it is damaged."""
+        try:
+            content = json.loads(text.decode("utf-8"))
+            terms, idf = tuple(map(str, content["terms"])), tuple(map(float, content["idf"]))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError("is not a saved vocabulary", file=path, mend="fit it again") from error
         if len(terms) != len(idf) or len(set(terms)) < len(terms) or not terms or not np.isfinite(idf).all():

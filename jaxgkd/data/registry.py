@@ -119,20 +119,32 @@ def load(name_or_path: str | os.PathLike[str] | None = None, *, recipe: str, **o
       ConfigError: the recipe or the name is not known, JAXGKD_DATA is not set, or an option does not apply.
       DataError: the data cannot be used.
     """
-    source = _source(recipe)
-    name = source.default if name_or_path is None else name_or_path
+    known = _source(recipe)
+    found = source(known.default if name_or_path is None else name_or_path, recipe=recipe)
+    if isinstance(found, Path):
+        return known.read(found, **options)
+    if options:
+        mend = f"leave out {', '.join(sorted(options))}"
+        raise ConfigError(f"the embedded data set '{found}' takes no options", mend=mend)
+    return known.embedded[found]()
+
+
+def source(name: str | os.PathLike[str], *, recipe: str) -> Path | str:
+    """Where a data set lies, looked up as `load` does, or its name where it is embedded.
+
+    Raises:
+      ConfigError: the recipe or the name is not known, or JAXGKD_DATA is not set.
+    """
+    known = _source(recipe)
     if isinstance(name, str) and not any(mark in name for mark in ("/", os.sep)) and name not in ("", ".", "..", "~"):
-        if name in source.embedded:
-            if options:
-                mend = f"leave out {', '.join(sorted(options))}"
-                raise ConfigError(f"the embedded data set '{name}' takes no options", mend=mend)
-            return source.embedded[name]()
-        folder = _data_folder(source)
-        if folder is not None and folder.is_dir() and (path := source.find(folder, name)) is not None:
-            return source.read(path, **options)
+        if name in known.embedded:
+            return name
+        folder = _data_folder(known)
+        if folder is not None and folder.is_dir() and (path := known.find(folder, name)) is not None:
+            return path
         if not Path(name).exists():
-            raise _not_found(name, recipe, source, folder)
-    return source.read(Path(name).expanduser(), **options)
+            raise _not_found(name, recipe, known, folder)
+    return Path(name).expanduser()
 
 
 def describe(graph: TextGraph) -> dict[str, Any]:

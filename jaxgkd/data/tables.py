@@ -211,7 +211,7 @@ def _read_parquet(path: Path) -> Table:
         check_header(table.column_names, path)
         columns, other_kinds = {}, {}
         for i, name in enumerate(table.column_names):
-            text = _as_text(table.column(i))
+            text = as_text(table.column(i))
             if text is None:
                 other_kinds[name] = str(table.schema.field(i).type)
             else:
@@ -221,7 +221,7 @@ def _read_parquet(path: Path) -> Table:
     return Table(path, columns, list(range(2, table.num_rows + 2)), other_kinds)
 
 
-def _as_text(column: Any) -> list[str] | None:
+def as_text(column: Any) -> list[str] | None:
     """A pyarrow column as the text a CSV file would hold, or None where it holds neither text nor numbers."""
     from pyarrow import types
 

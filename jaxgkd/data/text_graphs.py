@@ -24,7 +24,7 @@ from jaxgkd.errors import DataError
 TEXT_COLUMNS = ("title", "abstract", "text", "name", "keywords")
 _SPLITS = {"": "", "train": "train", "valid": "valid", "val": "valid", "test": "test"}
 INTEGER_ID = re.compile(r"0|-?[1-9][0-9]{0,17}")
-_LONGEST_ID = 500
+LONGEST_ID = 500
 _LONGEST_TITLE = 80
 
 
@@ -165,9 +165,9 @@ def load_text_graph(
     folder = Path(folder)
     nodes = read_table(find_table(folder, "nodes"))
     ids = read_ids(nodes)
-    columns = _choose_text_columns(nodes, text_columns, label, split)
+    columns = choose_text_columns(nodes, text_columns, label, split)
     cells = [[cell.strip() for cell in nodes.column(column)] for column in columns]
-    texts = ["\n".join(cell for cell in row if cell) for row in zip(*cells, strict=True)] or [""] * len(nodes)
+    texts = joined_texts(cells, len(nodes))
     if columns and not any(texts):
         raise DataError(
             f"every node is without text in {', '.join(columns)}",
@@ -209,9 +209,9 @@ def read_ids(nodes: Table) -> dict[str, int]:
         if not node or node in ids:
             what = f"node '{shown(node)}' is also in row {nodes.rows[ids[node]]}" if node else "the node has no id"
             raise DataError(what, file=nodes.path, row=nodes.rows[i], field="node", mend="give every node its own id")
-        if len(node) > _LONGEST_ID or "\0" in node:
+        if len(node) > LONGEST_ID or "\0" in node:
             what = f"the id '{shown(node)}' has {len(node)} characters or a zero byte"
-            mend = f"use at most {_LONGEST_ID} characters of text, and close every quote"
+            mend = f"use at most {LONGEST_ID} characters of text, and close every quote"
             raise DataError(what, file=nodes.path, row=nodes.rows[i], field="node", mend=mend)
         ids[node] = i
     if not ids:
@@ -219,7 +219,7 @@ def read_ids(nodes: Table) -> dict[str, int]:
     return ids
 
 
-def _choose_text_columns(
+def choose_text_columns(
     nodes: Table, text_columns: Sequence[str] | None, label: str | None, split: str
 ) -> tuple[str, ...]:
     """The columns to read as text; never the label or the split, since a text must not hold what is to be predicted."""
@@ -241,6 +241,11 @@ def _choose_text_columns(
             raise DataError(what, file=nodes.path, field=column, mend="take it out of text_columns")
         nodes.column(column, "correct text_columns")
     return columns
+
+
+def joined_texts(cells: Sequence[Sequence[str]], n_node: int) -> list[str]:
+    """[n_node] what the text columns hold of every node, one below the other; ``cells`` are stripped, by column."""
+    return ["\n".join(cell for cell in row if cell) for row in zip(*cells, strict=True)] or [""] * n_node
 
 
 def titles_of(texts: list[str], cells: dict[str, list[str]]) -> list[str]:

@@ -323,7 +323,14 @@ _sum_sorted.defvjp(
 
 @custom_vmap
 def _product(weights, senders, receivers, row_start, values):
-    """The matrix with ``weights`` at (receivers, senders) times ``values``, summed in float32."""
+    """The matrix with ``weights`` at (receivers, senders) times ``values``, summed in float32.
+
+    Where a size is a symbol, in a program that is exported for any graph, a CPU takes the segment sum as well: its own
+    kernel wants to know how many edges there are, and would tie the program to the XLA that exported it.
+    """
+    sizes = (*weights.shape, *row_start.shape, *values.shape)
+    if not all(jax.core.is_constant_dim(size) for size in sizes):
+        return _gathered(weights, senders, receivers, row_start, values)
     return jax.lax.platform_dependent(
         weights, senders, receivers, row_start, values, cpu=_compressed, default=_gathered
     )

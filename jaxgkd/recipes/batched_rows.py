@@ -22,6 +22,7 @@ from jaxgkd.graphs.input_rows import host_inputs
 from jaxgkd.nn.block_problem import block_problem
 from jaxgkd.nn.encoders import Student
 from jaxgkd.nn.layerwise import LayerwiseStudent
+from jaxgkd.nn.named_weights import student_weights
 from jaxgkd.nn.node_problem import TotalLoss, default_optimizer, label_loss
 from jaxgkd.recipes.node_batches import NodeBatches, one_for_each
 from jaxgkd.recipes.node_rows import Row
@@ -124,6 +125,7 @@ def train_batched_row(
         best_epoch=found.best_epoch,
         epochs=found.epochs,
         curves=found.curves,
+        weights=student_weights(found.params, found.rest),
         parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
         milliseconds=median_milliseconds(lambda: predict(0), passes=3),
         seconds=found.seconds,

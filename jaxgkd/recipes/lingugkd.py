@@ -31,6 +31,7 @@ from jaxgkd.nn.alignment import Alignment
 from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, Weighting, distillation_loss, part_means
 from jaxgkd.nn.encoders import make_student
 from jaxgkd.recipes.batched_rows import batched, train_batched_row, without_parts
+from jaxgkd.recipes.kept_nodes import keep_node_student
 from jaxgkd.recipes.node_rows import Row, train_row
 from jaxgkd.recipes.node_splits import NodeSplits, draw_splits, pseudo_labelled
 from jaxgkd.recipes.node_summary import milliseconds_of_heads, write_run
@@ -50,6 +51,7 @@ from jaxgkd.teachers.text_tuning import TuneSettings
 from jaxgkd.teachers.zero_shot import zero_shot_probabilities
 from jaxgkd.training.run_dir import RunDirectory, check_folder
 from jaxgkd.training.search import Choice, read_sweep
+from jaxgkd.training.student_folder import write_student
 
 #: What the search draws from: the first three for every row, the others for a row with a teacher.
 SPACE = {
@@ -320,6 +322,23 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
             common,
             shared=shared | {"graph": student_graph._replace(nodes=dense)},
         )
+    write_student(
+        run_dir.path,
+        keep_node_student(
+            rows["student_distilled"],
+            splits.seeds,
+            kind=config.student,
+            d_in=inputs.shape[1],
+            width=config.width,
+            layers=config.hops,
+            norm=config.norm,
+            class_names=graph.class_names,
+            text_columns=config.text_columns,
+            label=config.label,
+            vocabulary=vocabulary,
+            positions=config.positions,
+        ),
+    )
     prompts = hop_prompts(graph, encoder, hops=features.states.shape[1] - 1, max_tokens=config.max_tokens)
     head_ms = milliseconds_of_heads(heads, taught.graph, layout) / graph.n_node
     language_ms = milliseconds_per_node(encoder, prompts, max_tokens=config.max_tokens)

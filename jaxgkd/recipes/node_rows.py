@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 from rich.console import Console
 
+from jaxgkd.nn.named_weights import student_weights
 from jaxgkd.nn.node_problem import TotalLoss, default_optimizer, graphdef_of, label_loss, node_problem
 from jaxgkd.recipes.searched_fit import Budget, searched_fit
 from jaxgkd.training.run_dir import RunDirectory
@@ -28,7 +29,8 @@ class Row:
       probabilities: [seeds, n, classes]; hidden: [n, d] last states of the first seed.
       settings: the numeric settings that were chosen.
       best_epoch: [seeds]; epochs: [evaluations]; curves: name → [seeds, evaluations].
-      parameters: number of weights of one student; milliseconds: of one forward pass over all nodes.
+      weights: of the student by name, [seeds, ...]; parameters: number of weights of one.
+      milliseconds: of one forward pass over all nodes.
       seconds: of search and training.
     """
 
@@ -38,6 +40,7 @@ class Row:
     best_epoch: np.ndarray
     epochs: np.ndarray
     curves: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray]
     parameters: int
     milliseconds: float
     seconds: float
@@ -107,6 +110,7 @@ def train_row(
         best_epoch=found.best_epoch,
         epochs=found.epochs,
         curves=found.curves,
+        weights=student_weights(found.params, found.rest),
         parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
         milliseconds=median_milliseconds(lambda: predict(0), passes=20),
         seconds=found.seconds,

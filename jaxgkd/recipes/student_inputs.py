@@ -33,9 +33,7 @@ def student_inputs(
         raise ConfigError(f"the value is {positions}", field="--positions", mend=mend)
     vocabulary = None
     if graph.features is not None:
-        matrix = scipy.sparse.csr_array(graph.features, dtype=np.float32)
-        norms = np.sqrt(matrix.multiply(matrix).sum(axis=1))
-        matrix = scipy.sparse.diags_array(1.0 / np.maximum(norms, 1e-12)) @ matrix
+        matrix = unit_rows(graph.features)
     else:
         vocabulary = bag_of_words.fit(graph.student_texts, max_features=max_terms)
         matrix = vocabulary.transform(graph.student_texts)
@@ -49,3 +47,10 @@ def student_inputs(
     _, width = cast(tuple[int, int], inputs.shape)
     inputs.resize(splits.n_rows, width)
     return SparseRows.from_scipy(inputs), vocabulary
+
+
+def unit_rows(features: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """Features [n, f] as a student reads them: float32 rows of length 1, empty ones left empty."""
+    matrix = scipy.sparse.csr_array(features, dtype=np.float32)
+    norms = np.sqrt(matrix.multiply(matrix).sum(axis=1))
+    return scipy.sparse.csr_array(scipy.sparse.diags_array(1.0 / np.maximum(norms, 1e-12)) @ matrix)

@@ -15,8 +15,8 @@ from jaxgkd.errors import CheckpointError
 
 Tree = Any
 
-# Beside Orbax's files: the SHA-256 of each. Orbax itself reads damaged numbers without a word.
-_CHECKSUMS = "checksums.json"
+#: Beside the files of a folder: the SHA-256 of each. Orbax itself reads damaged numbers without a word.
+CHECKSUMS = "checksums.json"
 
 
 def save_tree(path: Path, tree: Tree) -> None:
@@ -32,7 +32,7 @@ def save_tree(path: Path, tree: Tree) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent.absolute(), prefix=f".{path.name}.") as scratch:
             whole = Path(scratch) / "tree"
             load_orbax().save(os.fspath(whole), jax.tree.map(np.asarray, tree))
-            (whole / _CHECKSUMS).write_text(json.dumps(_checksums(whole), indent=2) + "\n")
+            (whole / CHECKSUMS).write_text(json.dumps(checksums(whole), indent=2) + "\n")
             os.rename(whole, path)
     except OSError as error:
         mend = "free space there or choose another folder"
@@ -49,10 +49,10 @@ def load_tree(path: Path) -> Tree:
         raise CheckpointError("there is no checkpoint", file=path, mend="run without --resume")
     mend = "delete this folder and run again with --resume"
     try:
-        written = json.loads((path / _CHECKSUMS).read_text())
-        found = _checksums(path)
+        written = json.loads((path / CHECKSUMS).read_text())
+        found = checksums(path)
         if not isinstance(written, dict):
-            raise ValueError(f"{_CHECKSUMS} holds no checksums")
+            raise ValueError(f"{CHECKSUMS} holds no checksums")
         if damaged := sorted(name for name in written if written[name] != found.get(name)):
             raise CheckpointError(f"the checkpoint is damaged in {damaged[0]}", file=path, mend=mend)
         return jax.tree.map(np.asarray, load_orbax().load(os.fspath(path.absolute())))
@@ -61,10 +61,11 @@ def load_tree(path: Path) -> Tree:
         raise CheckpointError(f"the checkpoint cannot be read ({reason})", file=path, mend=mend) from error
 
 
-def _checksums(folder: Path) -> dict[str, str]:
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder, by its path there; of the list of checksums itself none."""
     digests = {}
     for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.name != _CHECKSUMS:
+        if file.is_file() and file.name != CHECKSUMS:
             with file.open("rb") as content:
                 digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
     return digests

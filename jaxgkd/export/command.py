@@ -1,0 +1,124 @@
+"""``jaxgkd export``: its flags, and the folder it writes.
+
+jaxgkd export runs/lingugkd-my-graph --out student
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from safetensors.numpy import save as save_tensors
+
+from jaxgkd import exported
+from jaxgkd.errors import ConfigError
+from jaxgkd.export.program import PLATFORMS, Program, described, lower
+from jaxgkd.training.student_folder import KeptStudent, read_student
+
+_LOADER = "load_exported.py"
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the distilled student of a finished run as a program that runs without jaxgkd.
+
+    The folder holds weights as safetensors, the computation as StableHLO for CPU, CUDA and TPU with symbolic sizes, a
+    manifest of what goes in and comes out, and a loader that needs jax and numpy.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run."""
+    out: Path
+    """Folder to make."""
+    seed: int | None = None
+    """Member to export, by its position (see student/student.json); by default the one that validated best."""
+    overwrite: bool = False
+    """Replace --out where it is an earlier export."""
+
+
+def run(config: Export, console: Console) -> Path:
+    """Lower the student and write the folder, whole or not at all.
+
+    Raises:
+      JaxgkdError: the run cannot be read, its student cannot be exported, or the folder cannot be written.
+    """
+    _check_out(config)
+    kept = read_student(config.run)
+    member = kept.chosen if config.seed is None else config.seed
+    if not 0 <= member < len(kept.members):
+        mend = f"give 0 to {len(kept.members) - 1}"
+        raise ConfigError(f"the run has {len(kept.members)} members", field="--seed", mend=mend)
+    weights = {name: leaf[0] for name, leaf in kept.of_members([member]).items()}
+    program = _program(kept)
+    lowered = lower(program, weights)
+    files = dict(kept.files) | {
+        "weights.safetensors": save_tensors(weights),
+        "program.jax": bytes(_serialized(lowered)),
+        "program.mlir": lowered.mlir_module_serialized,
+        _LOADER: Path(exported.__file__).read_bytes(),
+    }
+    manifest = {
+        "format": 1,
+        "recipe": kept.recipe,
+        "member": dict(kept.members[member]),
+        "platforms": list(PLATFORMS),
+        "inputs": described(program.inputs),
+        "output": {"shape": list(program.output), "dtype": "float32", "about": program.about},
+        "says": dict(kept.says),
+        "reads": dict(kept.reads),
+        "versions": {name: metadata.version(name) for name in ("jaxgkd", "jax", "jaxlib")},
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    }
+    files["manifest.json"] = (json.dumps(manifest, indent=2) + "\n").encode()
+    _write(config.out, files)
+    size = sum(map(len, files.values()))
+    console.print(f"{len(weights)} arrays and a program for {', '.join(PLATFORMS)}: {size / 2**20:.1f} MiB")
+    console.print(f"exported: {config.out}", soft_wrap=True, highlight=False, markup=False)
+    return config.out
+
+
+def _program(kept: KeptStudent) -> Program:
+    from jaxgkd.export.nodes import node_program
+
+    return node_program(kept)
+
+
+def _serialized(lowered):
+    try:
+        return lowered.serialize()
+    except ImportError as error:
+        what = "jax writes programs with the package flatbuffers, which is not installed"
+        raise ConfigError(what, mend="pip install flatbuffers") from error
+
+
+def _check_out(config: Export) -> None:
+    out = config.out
+    if out.exists() and not out.is_dir():
+        raise ConfigError("is a file", file=out, field="--out", mend="give the name of a folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not config.overwrite:
+            raise ConfigError("the folder is not empty", file=out, mend="choose another --out, or add --overwrite")
+        if not (out / "manifest.json").exists():
+            raise ConfigError("the folder is no earlier export", file=out, mend="choose another --out")
+
+
+def _write(out: Path, files: dict[str, bytes]) -> None:
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as scratch:
+            whole = Path(scratch) / "whole"
+            whole.mkdir()
+            for name, content in files.items():
+                (whole / name).write_bytes(content)
+            if out.exists():
+                shutil.rmtree(out)
+            os.rename(whole, out)
+    except OSError as error:
+        what = f"the folder cannot be written ({error.strerror})"
+        raise ConfigError(what, file=out, mend="choose another --out") from error

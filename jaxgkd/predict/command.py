@@ -1,0 +1,67 @@
+"""``jaxgkd predict``: its flags, and which reader and student belong to the recipe of a run.
+
+jaxgkd predict runs/lingugkd-my-graph --data new-papers --out predictions.parquet
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from jaxgkd.data import registry
+from jaxgkd.predict.outcome import Outcome
+from jaxgkd.predict.output_file import OutputFile, check_output
+from jaxgkd.training.student_folder import KeptStudent, read_student
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Ask the distilled student of a finished run about new nodes, molecules or subjects.
+
+    Nothing is read but the run's folder and the new data: no teacher, no training data, no labels.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run."""
+    data: str
+    """New data in the form that the recipe takes, labels not needed: a folder, a file, or the name of a data set."""
+    out: Path
+    """File to write, one row an item in the order of the data: .csv, .csv.gz or .parquet."""
+    seeds: Literal["best", "all"] = "best"
+    """The student that validated best, or the mean of what those of all seeds (and folds) say."""
+    text_columns: tuple[str, ...] = ()
+    """Columns to read as text; by default those that the run named, else the usual ones."""
+    overwrite: bool = False
+    """Replace --out where it is there already."""
+
+
+def run(config: Predict, console: Console) -> Outcome:
+    """Predict, write and print what became of the items.
+
+    Raises:
+      JaxgkdError: the run, the data or the file cannot be used.
+    """
+    check_output(config.out, overwrite=config.overwrite)
+    kept = read_student(config.run)
+    members = list(range(len(kept.members))) if config.seeds == "all" else [kept.chosen]
+    outcome = _predict(config, kept, members)
+    outcome.print(console)
+    console.print(f"predictions: {config.out}", soft_wrap=True, highlight=False, markup=False)
+    return outcome
+
+
+def _predict(config: Predict, kept: KeptStudent, members: list[int]) -> Outcome:
+    from jaxgkd.data.new_nodes import NewNodes
+    from jaxgkd.predict.nodes import predict_nodes
+
+    found = registry.source(config.data, recipe=kept.recipe)
+    nodes = NewNodes(
+        registry.load(found, recipe=kept.recipe) if isinstance(found, str) else found,
+        text_columns=config.text_columns or kept.reads["text_columns"] or None,
+        hidden=kept.reads["label"],
+        with_text=kept.reads["inputs"] == "words",
+    )
+    with OutputFile(config.out) as out:
+        return predict_nodes(kept, members, nodes, out)
