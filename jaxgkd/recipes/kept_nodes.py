@@ -25,6 +25,7 @@ def keep_node_student(
     width: int,
     layers: int,
     norm: str,
+    readout: str,
     class_names: Sequence[str],
     text_columns: Sequence[str],
     label: str,
@@ -36,7 +37,7 @@ def keep_node_student(
     Args:
       row: of all seeds.
       seeds: one a member.
-      kind, d_in, width, layers, norm: of `make_student`.
+      kind, d_in, width, layers, norm, readout: of `make_student`.
       class_names: of the logits.
       text_columns: that were named, none for the usual ones; label: the column that is never text.
       vocabulary: of the inputs, None where they were features of the nodes.
@@ -54,7 +55,15 @@ def keep_node_student(
             "label": label,
             "positions": positions,
         },
-        model={"kind": kind, "d_in": d_in, "width": width, "layers": layers, "norm": norm, "classes": len(class_names)},
+        model={
+            "kind": kind,
+            "d_in": d_in,
+            "width": width,
+            "layers": layers,
+            "classes": len(class_names),
+            "norm": norm,
+            "readout": readout,
+        },
         says={"kind": "classes", "names": list(class_names)},
         members=[{"seed": seed, "valid": float(score)} for seed, score in zip(seeds, valid, strict=True)],
         chosen=int(valid.argmax()),
@@ -70,7 +79,7 @@ def node_student_maker(kept: KeptStudent) -> Callable[[Array], Student]:
     sizes = (model["kind"], model["d_in"], model["width"], model["layers"], model["classes"])
 
     def make(key: Array) -> Student:
-        return make_student(*sizes, key, norm=model["norm"])
+        return make_student(*sizes, key, norm=model["norm"], readout=model["readout"])
 
     return make
 

@@ -332,6 +332,7 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
             width=config.width,
             layers=config.hops,
             norm=config.norm,
+            readout=config.readout,
             class_names=graph.class_names,
             text_columns=config.text_columns,
             label=config.label,
