@@ -155,7 +155,7 @@ def _run(arguments: list[str]) -> None:
     from jaxgkd.training.compilation import use_compilation_cache
     from jaxgkd.training.execution import Execution, executing
     from jaxgkd.training.memory import keep_freed_memory
-    from jaxgkd.training.observation import Observation, observing, tell
+    from jaxgkd.training.observation import Observation, observing, profiled, tell
     from jaxgkd.training.run_dir import read_json
 
     name = _word("jaxgkd run", RECIPES, arguments)
@@ -174,7 +174,8 @@ def _run(arguments: list[str]) -> None:
     console = Console()
     called = flags.settings.out.resolve().name if flags.settings.out else f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     with executing(flags.execution), observing(flags.observation, called) as trackers:
-        folder = recipe.run(flags.settings, console)
+        with profiled(flags.observation.profile):
+            folder = recipe.run(flags.settings, console)
         page = write_report(folder)
         tell(trackers, folder)
     console.print(console_table(read_json(folder / "summary.json")))

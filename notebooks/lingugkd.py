@@ -52,7 +52,7 @@ from jaxgkd.training.compilation import use_compilation_cache
 
 use_compilation_cache()  # programs that were compiled once are read from disk the next time
 FAST = os.environ.get("JAXGKD_FAST") == "1"
-console = Console(force_jupyter=False, width=110)
+console = Console(force_jupyter=False, force_terminal=False, width=110)
 
 # %% [markdown]
 # ## A run

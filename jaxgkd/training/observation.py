@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,19 +45,16 @@ def observing(how: Observation, name: str) -> Iterator[list[Tracker]]:
     """
     if how.log:
         check_folder(how.log_dir, resume=True, flag="--log-dir")
-    with ExitStack() as stack:
-        if how.profile is not None:
-            stack.enter_context(profiled(how.profile))
-        trackers: list[Tracker] = []
-        try:
-            for kind in dict.fromkeys(how.log):
-                trackers.append(
-                    TensorBoard(how.log_dir / name) if kind == "tensorboard" else WeightsAndBiases(how.log_dir, name)
-                )
-            with listening(lambda *heard: _each(trackers, "progress", *heard)):
-                yield trackers
-        finally:
-            _each(trackers, "abandoned")
+    trackers: list[Tracker] = []
+    try:
+        for kind in dict.fromkeys(how.log):
+            trackers.append(
+                TensorBoard(how.log_dir / name) if kind == "tensorboard" else WeightsAndBiases(how.log_dir, name)
+            )
+        with listening(lambda *heard: _each(trackers, "progress", *heard)):
+            yield trackers
+    finally:
+        _each(trackers, "abandoned")
 
 
 def tell(trackers: list[Tracker], folder: Path) -> None:
@@ -67,14 +64,20 @@ def tell(trackers: list[Tracker], folder: Path) -> None:
 
 
 @contextmanager
-def profiled(folder: Path) -> Iterator[None]:
-    """A trace of everything JAX does inside, for XProf and for Perfetto.
+def profiled(folder: Path | None) -> Iterator[None]:
+    """A trace of everything JAX does inside, for XProf and for Perfetto; nothing without a folder.
 
     Raises:
       ConfigError: the folder cannot be made or written to.
     """
+    if folder is None:
+        yield
+        return
     check_folder(folder, resume=True, flag="--profile")
-    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
+    options = jax.profiler.ProfileOptions()
+    # Every call of a Python function would fill the trace of a run before its first training step.
+    options.python_tracer_level = 0
+    with jax.profiler.trace(str(folder), create_perfetto_trace=True, profiler_options=options):
         yield
 
 

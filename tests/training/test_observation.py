@@ -85,7 +85,11 @@ def test_nothing_is_watched_unless_asked(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_refused_first(tmp_path, how):
     (tmp_path / "file").write_text("")
     flags = Observation(**({"log": ("tensorboard",)} if how == "log_dir" else {}), **{how: tmp_path / "file" / "logs"})
-    with pytest.raises(ConfigError, match=f"choose another --{how.replace('_', '-')}"), observing(flags, "run"):
+    with (
+        pytest.raises(ConfigError, match=f"choose another --{how.replace('_', '-')}"),
+        observing(flags, "run"),
+        profiled(flags.profile),
+    ):
         pass
 
 
