@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, make_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -33,8 +32,9 @@ USAGE = """usage: jaxgkd COMMAND …
   jaxgkd extract         ask a language model about every node of a text graph, and keep what it says
   jaxgkd describe        ask a language model, or a template, to describe every molecule of a data set
   jaxgkd report RUN…     write a run's report again, or compare several runs on one page
-  jaxgkd data list       data sets that --data knows by name
-  jaxgkd data check PATH read data as a run would, and count what is in it
+  jaxgkd data list       data sets that --data knows by name, and public ones that can be fetched
+  jaxgkd data check PATH read data as a run would, count what is in it, and say about how long a run takes
+  jaxgkd data fetch NAME download a public data set from its home
 
 Every command explains its flags with --help.
 """
@@ -68,28 +68,6 @@ class Extract:
     """Tokens of a prompt; longer texts are cut, and counted."""
     out: Path | None = None
     """Folder of stores; by default the user's cache, where runs look."""
-
-
-@dataclass(frozen=True)
-class DataList:
-    """List the data sets that --data knows by name."""
-
-    recipe: Literal["lingugkd", "gallon", "ccmd", "lmgnn", "bleg"] = "lingugkd"
-    """Recipe they are for: text graphs for lingugkd, heterogeneous ones for lmgnn, brains for bleg, else molecules."""
-
-
-@dataclass(frozen=True)
-class DataCheck:
-    """Read data as a run would, and count what is in it."""
-
-    path: tyro.conf.Positional[str]
-    """Nodes and edges in a folder, a file of molecules, or the name of a data set."""
-    recipe: Literal["lingugkd", "gallon", "ccmd", "lmgnn", "bleg"] = "lingugkd"
-    """Recipe it is for: text graphs for lingugkd, heterogeneous ones for lmgnn, brains for bleg, else molecules."""
-    text_columns: tuple[str, ...] = ()
-    """Columns to read as text; by default title, abstract, text, name and keywords."""
-    label: tuple[str, ...] = ()
-    """Column of the classes, by default label; columns of the labels of molecules."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -254,67 +232,10 @@ def _report(arguments: list[str]) -> None:
 
 
 def _data(arguments: list[str]) -> None:
-    from jaxgkd.data import registry
+    from jaxgkd.data_command import COMMANDS, run_data_command
 
-    commands = {"list": DataList, "check": DataCheck}
-    name = _word("jaxgkd data", commands, arguments)
-    config = tyro.cli(commands[name], prog=f"jaxgkd data {name}", args=arguments[1:])
-    if isinstance(config, DataList):
-        for name in registry.names(config.recipe):
-            print(name)
-        return
-    facts_of = {"lingugkd": _facts_of_graph, "lmgnn": _facts_of_hetero_graph, "bleg": _facts_of_brains}
-    facts = facts_of.get(config.recipe, _facts_of_molecules)(config)
-    for key, value in facts.items():
-        if key == "notes":
-            value = "; ".join(value) or "none"
-        elif isinstance(value, dict):
-            value = ", ".join(f"{name} {size}" for name, size in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value)
-        elif isinstance(value, float):
-            value = f"{value:.4g}"
-        print(f"{key.replace('_', ' ')}: {value}")
-
-
-def _facts_of_graph(config: DataCheck) -> dict[str, Any]:
-    from jaxgkd.data import registry
-
-    if len(config.label) > 1:
-        raise ConfigError(f"{len(config.label)} columns are given", field="--label", mend="give the one of the classes")
-    options = registry.column_options(config.text_columns, *(config.label or ("label",)))
-    return registry.describe(registry.load(config.path, recipe="lingugkd", **options))
-
-
-def _facts_of_hetero_graph(config: DataCheck) -> dict[str, Any]:
-    from jaxgkd.data import registry
-    from jaxgkd.data.hetero_graphs import describe_hetero
-
-    if config.text_columns or config.label:
-        what = "texts and labels are named in metadata.json"
-        raise ConfigError(what, field="--text-columns" if config.text_columns else "--label", mend="leave it out")
-    return describe_hetero(registry.load(config.path, recipe="lmgnn"))
-
-
-def _facts_of_brains(config: DataCheck) -> dict[str, Any]:
-    from jaxgkd.data import registry
-    from jaxgkd.data.brain_counts import describe_brains
-
-    if len(config.label) > 1:
-        raise ConfigError(f"{len(config.label)} columns are given", field="--label", mend="give the one of the groups")
-    options = {"label": config.label[0]} if config.label else {}
-    return describe_brains(registry.load(config.path, recipe="bleg", **options))
-
-
-def _facts_of_molecules(config: DataCheck) -> dict[str, Any]:
-    from jaxgkd.data import registry
-    from jaxgkd.recipes.molecule_summary import describe_molecules
-
-    molecules = registry.load(config.path, recipe=config.recipe, **({"labels": config.label} if config.label else {}))
-    for problem in molecules.problems:
-        what = "kept without coordinates" if problem.kept else "left out"
-        print(f"row {problem.row}: {problem.reason} ({what})")
-    return describe_molecules(molecules)
+    name = _word("jaxgkd data", COMMANDS, arguments)
+    run_data_command(tyro.cli(COMMANDS[name], prog=f"jaxgkd data {name}", args=arguments[1:]), Console())
 
 
 def _word(program: str, names: Collection[str], arguments: list[str]) -> str:

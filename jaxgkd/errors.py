@@ -5,6 +5,8 @@ The command line prints the sentence and leaves with exit code 2; a traceback me
 
 from os import PathLike
 
+_LONGEST_PART = 400
+
 
 class JaxgkdError(Exception):
     """Something the user can mend. ``str(error)`` is one sentence that says what, where and how to mend it."""
@@ -28,14 +30,22 @@ class JaxgkdError(Exception):
           mend: what to do about it, in the imperative, without a full stop.
         """
         places = [
-            None if file is None else str(file),
+            None if file is None else _line(str(file), 4 * _LONGEST_PART),
             None if row is None else f"row {row}",
-            None if field is None else f"field '{field}'",
+            None if field is None else f"field '{_line(field)}'",
         ]
         where = ", ".join(place for place in places if place)
+        what = _line(what, 4 * _LONGEST_PART)
         sentence = f"{where}: {what}" if where else what
-        super().__init__(f"{sentence}; {mend}." if mend else f"{sentence}.")
+        super().__init__(f"{sentence}; {_line(mend, 4 * _LONGEST_PART)}." if mend else f"{sentence}.")
         self.file, self.row, self.field = file, row, field
+
+
+def _line(text: str, longest: int = _LONGEST_PART) -> str:
+    """A part of a sentence as one line that any terminal can show, whatever a file put into it."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 class DataError(JaxgkdError):

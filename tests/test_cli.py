@@ -45,7 +45,8 @@ def test_without_a_command_all_are_listed(words, capsys):
         (["run", "lingugkd", "--help"], RUN_FLAGS),
         (["extract", "--help"], ("--data", "--teacher", "--hops", "--max-tokens", "--out")),
         (["report", "--help"], ("Folders of finished runs",)),
-        (["data", "--help"], ("list", "check")),
+        (["data", "--help"], ("list", "check", "fetch")),
+        (["data", "fetch", "--help"], ("public data set", "--to")),
         (["data", "list", "--help"], ()),
         (["data", "check", "--help"], ("file of molecules", "--recipe", "--text-columns", "--label")),
     ],
@@ -139,20 +140,25 @@ def test_the_help_of_the_program_itself_loads_no_library():
 
 def test_data_sets_are_listed_with_those_of_the_data_folder(monkeypatch, capsys, tmp_path):
     assert exit_code("data", "list") == 0
-    assert capsys.readouterr().out.split()[0] == "scipy-docs"
+    shown = capsys.readouterr().out.split()
+    assert shown[:2] == ["lingugkd:", "scipy-docs"]
+    for name in ("egfr", "simulated", "ogbn-arxiv", "qm9"):
+        assert name in shown
     (tmp_path / "text" / "my-graph").mkdir(parents=True)
     monkeypatch.setenv("JAXGKD_DATA", str(tmp_path))
-    assert exit_code("data", "list") == 0
+    assert exit_code("data", "list", "--recipe", "lingugkd") == 0
     assert "my-graph" in capsys.readouterr().out.split()
 
 
 def test_a_folder_is_checked_and_counted(text_graph_folder, tmp_path, capsys):
-    assert exit_code("data", "check", str(text_graph_folder(tmp_path / "topics", split=True))) == 0
+    assert exit_code("data", "check", str(text_graph_folder(tmp_path / "topics", split=True)), "--no-estimate") == 0
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["name"] == "topics"
     assert lines["nodes"] == "60"
     assert lines["class sizes"] == "graph 20, molecules 20, student 20"
-    assert lines["given split"] == "True"
+    assert lines["given split"].startswith("train ")
+    assert lines["labelled share"] == "1"
+    assert -1 <= float(lines["adjusted homophily"]) < float(lines["homophily"]) <= 1
     assert "dropped" in lines["notes"]
 
 
@@ -165,7 +171,8 @@ def test_columns_are_chosen_by_flags(text_graph_folder, tmp_path, capsys):
     folder = text_graph_folder(tmp_path / "topics", change=rename)
     assert exit_code("data", "check", str(folder)) == 2
     assert "there is no column 'label'" in capsys.readouterr().err
-    assert exit_code("data", "check", str(folder), "--label", "topic", "--text-columns", "summary") == 0
+    columns = ["--label", "topic", "--text-columns", "summary"]
+    assert exit_code("data", "check", str(folder), "--no-estimate", *columns) == 0
     assert "labelled: 60" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""Counts of a cohort for a report."""
+"""Counts of a cohort: for a report, and what ``jaxgkd data check`` says of one."""
 
 from typing import Any
 
@@ -49,3 +49,20 @@ def describe_brains(brains: Brains) -> dict[str, Any]:
         "covariates": covariates,
         "notes": list(brains.notes),
     }
+
+
+def check_brains(brains: Brains) -> dict[str, Any]:
+    """`describe_brains`, and how far the site alone gives the label away.
+
+    ``site_guess`` is the accuracy of naming every subject's class by the largest class of its site, ``largest_class``
+    that of always naming the largest one: where the two differ much, a model can look good by knowing the scanner.
+    """
+    facts = describe_brains(brains)
+    counts = np.array([list(of_site.values()) for of_site in facts["sites"].values()])
+    total = max(int(counts.sum()), 1)
+    notes = facts.pop("notes")
+    facts["largest_class"] = float(counts.sum(axis=0).max() / total)
+    facts["site_guess"] = float(counts.max(axis=1).sum() / total)
+    upper = brains.upper
+    facts["connection"] = {"least": float(upper.min()), "mean": float(upper.mean()), "greatest": float(upper.max())}
+    return facts | {"notes": notes}

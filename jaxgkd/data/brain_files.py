@@ -1,15 +1,15 @@
 """Reads the arrays of scans: NPZ, NPY, MAT (up to version 7), and tables of numbers as CSV, TSV, text or AFNI's 1D."""
 
 import gzip
-import io
-import zipfile
+import struct
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from jaxgkd.data.array_files import load_arrays
+from jaxgkd.data.mat_files import read_mat
 from jaxgkd.data.tables import reading, shown
 from jaxgkd.errors import DataError
 
@@ -59,7 +59,8 @@ def read_scan(path: Path) -> Scan:
     array = arrays[name]
     if array.dtype.kind not in "fiu":
         raise DataError(f"holds {array.dtype} values", file=path, field=name, mend="save it as real numbers")
-    return Scan(path, np.asarray(array, np.float64), None)
+    with np.errstate(invalid="ignore"):  # a NaN of the signalling kind
+        return Scan(path, array.astype(np.float64), None)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -68,34 +69,20 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
       DataError: it cannot be read, or holds Python objects.
     """
+    kind = path.suffix.lower()
+    if kind not in (".npz", ".npy", ".mat"):
+        raise DataError("is not an NPZ, NPY or MAT file", file=path, mend="save it as one of them")
+    if kind != ".mat":
+        return load_arrays(path)
     with reading(path):
         content = path.read_bytes()
-    kind = path.suffix.lower()
-    if kind == ".mat":
-        return _read_mat(content, path)
-    if kind not in (".npz", ".npy"):
-        raise DataError("is not an NPZ, NPY or MAT file", file=path, mend="save it as one of them")
-    try:
-        loaded = np.load(io.BytesIO(content), allow_pickle=False)
-        return {name: loaded[name] for name in loaded} if isinstance(loaded, Mapping) else {"data": loaded}
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        if "allow_pickle" in str(error):
-            raise DataError("holds Python objects", file=path, mend="save plain arrays of numbers or text") from error
-        raise DataError(f"is not a whole {kind[1:].upper()} file", file=path, mend="save or copy it again") from error
-
-
-def _read_mat(content: bytes, path: Path) -> dict[str, np.ndarray]:
-    import scipy.io
-
     if content[:8] == b"\x89HDF\r\n\x1a\n" or content[:10] == b"MATLAB 7.3":
         raise DataError("is a MAT file of version 7.3", file=path, mend="save it with the option -v7")
     try:
-        found = scipy.io.loadmat(io.BytesIO(content))
-    except Exception as error:  # a damaged file makes the reader fail in many ways
-        raise DataError("is not a readable MAT file", file=path, mend="save it again with the option -v7") from error
-    arrays = {name: value for name, value in found.items() if isinstance(value, np.ndarray) and name[:2] != "__"}
-    # Cells and structs are no arrays of numbers or text.
-    return {name: array for name, array in arrays.items() if array.dtype.kind in "fiubUc"}
+        return read_mat(content)
+    except (ValueError, OverflowError, MemoryError, struct.error, zlib.error) as error:
+        what = f"is not a readable MAT file ({shown(str(error), 80)})"
+        raise DataError(what, file=path, mend="save it again with the option -v7") from error
 
 
 def _read_text(path: Path) -> Scan:

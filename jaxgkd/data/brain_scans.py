@@ -87,13 +87,10 @@ def read_scan_array(path: Path) -> Scans:
     names = subjects or tuple(f"number {i} (counted from 1)" for i in range(1, len(values) + 1))
     _refuse_duplicates(names, path)
     if kind == "series":
-        series = [np.asarray(one, np.float32) for one in values]
+        series = [_single(one) for one in values]
         correlations, notes = series_correlations(series, names, path)
         return Scans(path, subjects, correlations, tuple(series), None, (path,), notes)
-    if kind == "upper":
-        matrices = from_upper(values.astype(np.float32), field=name, file=path)
-    else:
-        matrices = values.astype(np.float32)
+    matrices = from_upper(_single(values), field=name, file=path) if kind == "upper" else _single(values)
     correlations, notes = checked_correlations(matrices, names, path)
     return Scans(path, subjects, correlations, None, None, (path,), notes)
 
@@ -118,7 +115,7 @@ def read_scan_folder(folder: Path, holds: Literal["series", "correlation"]) -> S
         what = f"names other columns than {first.path.name}"
         raise DataError(what, file=odd.path, row=1, mend="extract all subjects with the same atlas and order")
     header = next(iter(headers), None)
-    values = [scan.values.astype(np.float32) for scan in scans]
+    values = [_single(scan.values) for scan in scans]
     if holds == "correlation":
         odd = next((scan for scan in scans if scan.values.shape[0] != scan.values.shape[1]), None)
         if odd is not None:
@@ -205,6 +202,12 @@ def series_correlations(
     lengths = [len(values) for values in series]
     notes = [f"series of {min(lengths):,} to {max(lengths):,} time points"] if min(lengths) < max(lengths) else []
     return correlations, (*notes, *_missing_note(silent))
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    """In single precision; what is too large for it becomes infinite, which is refused further on."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(np.float32)
 
 
 def _missing_note(silent: np.ndarray) -> tuple[str, ...]:

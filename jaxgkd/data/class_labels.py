@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgkd.data.tables import shown
+from jaxgkd.data.tables import reading, shown
 from jaxgkd.errors import DataError
 
 # pandas writes integers with gaps between them as 3.0, so whole numbers may end in .0.
@@ -44,9 +44,8 @@ def read_class_list(path: Path) -> ListedClasses:
       DataError: it cannot be read, or is not what is explained there.
     """
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", file=path, mend="check its permissions") from error
+        with reading(path):
+            content = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataError("is not JSON in UTF-8", file=path, mend=_CLASSES_MEND) from error
     return list_classes(content, path)

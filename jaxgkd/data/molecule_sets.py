@@ -35,19 +35,26 @@ KNOWN = {
     "bbbp": KnownSet(),
     "clintox": KnownSet(("CT_TOX",)),
     "hiv": KnownSet(),
+    "freesolv": KnownSet(unit="kcal/mol"),
+    "bace": KnownSet(),
+    "sider": KnownSet(("all",)),
+    "gdb7": KnownSet(("u0_atom",), "kcal/mol"),
+    "qm9": KnownSet(("gap",), "Ha"),
     "pcqm4m-v2-train": KnownSet(("homolumogap",), "eV"),
 }
 
 
 def find_molecule_file(folder: Path, name: str) -> Path | None:
-    """The table or SD file ``name`` of a folder, with or without an ending; None where there is none."""
+    """The table or SD file ``name`` of a folder, with or without an ending, or a folder of that name; else None."""
     endings = ("", *_TABLES, *_STRUCTURES)
-    return next((path for ending in endings if (path := folder / f"{name}{ending}").is_file()), None)
+    found = next((path for ending in endings if (path := folder / f"{name}{ending}").is_file()), None)
+    return folder / name if found is None and (folder / name).is_dir() else found
 
 
 def molecule_names(folder: Path) -> set[str]:
-    """Names of the tables and SD files in a folder."""
-    return {path.name.partition(".")[0] for path in folder.iterdir() if path.name.endswith((*_TABLES, *_STRUCTURES))}
+    """Names of the tables, SD files and folders in a folder."""
+    files = {path.name.partition(".")[0] for path in folder.iterdir() if path.name.endswith((*_TABLES, *_STRUCTURES))}
+    return files | {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
 def load_molecule_set(

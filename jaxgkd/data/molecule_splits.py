@@ -171,7 +171,7 @@ def read_splits_file(path: str | PathLike[str], molecules: Molecules) -> list[Sp
         text = path.read_bytes()
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError("is not readable as JSON", file=path, mend="write the split again") from error
     if isinstance(content, dict) and "sha256" in content:
         return [_saved(content, molecules, path)]

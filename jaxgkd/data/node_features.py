@@ -6,6 +6,7 @@ from typing import cast
 import numpy as np
 import scipy.sparse
 
+from jaxgkd.data.array_files import load_arrays
 from jaxgkd.errors import DataError
 
 _CSR_PARTS = ("data", "indices", "indptr", "shape")
@@ -52,27 +53,18 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     mend = "write it with numpy.savez or scipy.sparse.save_npz, without objects"
     if not path.is_file():
         raise DataError("is not a file", file=path, mend="remove it or write features there")
-    try:
-        # Opened here, since NumPy leaves the file of a damaged archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = ("features",) if "features" in archive else _CSR_PARTS
-            missing = [name for name in names if name not in archive]
-            parts = {name: archive[name] for name in names if name in archive}
-    except PermissionError as error:
-        raise DataError("may not be read", file=path, mend="give yourself permission to read it") from error
-    # Bytes of any kind come in here, and NumPy answers them with nearly every type of exception.
-    except Exception as error:
-        raise DataError("is not a readable NPZ file of numbers", file=path, mend=mend) from error
-    if missing:
+    parts = load_arrays(path, ("features", *_CSR_PARTS))
+    names = ("features",) if "features" in parts else _CSR_PARTS
+    if missing := [name for name in names if name not in parts]:
         raise DataError(f"there is no array '{missing[0]}' and no array 'features'", file=path, mend=mend)
-    return parts
+    return {name: parts[name] for name in names}
 
 
 def _from_dense(features: np.ndarray, path: Path) -> scipy.sparse.csr_array:
     if features.ndim != 2:
         what = f"has {features.ndim} dimensions"
         raise DataError(what, file=path, field="features", mend="write an array [nodes, features]")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return scipy.sparse.csr_array(features.astype(np.float32))
 
 
@@ -92,7 +84,7 @@ def _from_csr_parts(parts: dict[str, np.ndarray], path: Path) -> scipy.sparse.cs
         row = int(np.searchsorted(indptr, outside[0], side="right")) - 1
         what = f"row {row} (counted from 0) has a value in column {int(indices[outside[0]])} of {n_column}"
         raise DataError(what, file=path, field="indices", mend="correct the indices or the shape")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         matrix = scipy.sparse.csr_array(
             (data.astype(np.float32), indices.astype(np.int64), indptr.astype(np.int64)), shape=(n_row, n_column)
         )

@@ -11,12 +11,14 @@ import numpy as np
 from jaxgkd.data.brain_sets import brain_set_names, find_brain_set, load_brain_set
 from jaxgkd.data.hetero_files import load_hetero_graph
 from jaxgkd.data.molecule_sets import KNOWN, find_molecule_file, load_molecule_set, molecule_names
+from jaxgkd.data.published import PUBLISHED
 from jaxgkd.data.rdkit_molecules import load_chembl_activities, load_egfr
 from jaxgkd.data.scipy_docs import load_scipy_docs
 from jaxgkd.data.scipy_hetero import load_scipy_hetero
 from jaxgkd.data.simulated_brains import simulate_brains
 from jaxgkd.data.text_graphs import TextGraph, load_text_graph
 from jaxgkd.errors import ConfigError
+from jaxgkd.training.compilation import cache_folder
 
 DATA_VARIABLE = "JAXGKD_DATA"
 
@@ -88,9 +90,33 @@ _SOURCES = {
 def names(recipe: str) -> tuple[str, ...]:
     """Names that ``load`` takes for ``recipe``: embedded data sets first, then those of the data folder."""
     source = _source(recipe)
-    folder = _data_folder(source)
-    found = set() if folder is None or not folder.is_dir() else source.found(folder)
-    return (*source.embedded, *source.known, *sorted(found - set(source.known)))
+    return (*source.embedded, *source.known, *sorted(at_hand(recipe).keys() - set(source.known)))
+
+
+def embedded(recipe: str) -> dict[str, bool]:
+    """Names of the data sets that are built in, and whether each is the one that is meant when none is given."""
+    source = _source(recipe)
+    return {name: name == source.default for name in source.embedded}
+
+
+def at_hand(recipe: str) -> dict[str, Path]:
+    """Names of the data sets in the data folder and among those fetched, and the folder each is found in."""
+    source = _source(recipe)
+    found: dict[str, Path] = {}
+    for folder in _data_folders(source):
+        if folder.is_dir():
+            found = dict.fromkeys(sorted(source.found(folder)), folder) | found
+    return found
+
+
+def fetched_folder() -> Path:
+    """Where ``jaxgkd data fetch`` puts data sets: ``data`` in the user's cache, laid out as JAXGKD_DATA is."""
+    return cache_folder() / "data"
+
+
+def subfolder(recipe: str) -> str:
+    """Where in a data folder the data sets of a recipe lie."""
+    return _source(recipe).subfolder
 
 
 def column_options(text_columns: Sequence[str], label: str) -> dict[str, Any]:
@@ -107,8 +133,9 @@ def column_options(text_columns: Sequence[str], label: str) -> dict[str, Any]:
 def load(name_or_path: str | os.PathLike[str] | None = None, *, recipe: str, **options: Any) -> Any:
     """The data set ``name_or_path`` in the form that ``recipe`` works on.
 
-    A name without a slash is looked up among the embedded data sets, then in the data folder that the environment
-    variable JAXGKD_DATA names; anything else, or a name that is only found here, is read as a path.
+    A name without a slash is looked up among the embedded data sets, in the data folder that the environment variable
+    JAXGKD_DATA names, and among those that ``jaxgkd data fetch`` brought; anything else, or a name that is only found
+    here, is read as a path.
 
     Args:
       name_or_path: None gives the recipe's default.
@@ -139,11 +166,11 @@ def source(name: str | os.PathLike[str], *, recipe: str) -> Path | str:
     if isinstance(name, str) and not any(mark in name for mark in ("/", os.sep)) and name not in ("", ".", "..", "~"):
         if name in known.embedded:
             return name
-        folder = _data_folder(known)
-        if folder is not None and folder.is_dir() and (path := known.find(folder, name)) is not None:
-            return path
+        for folder in _data_folders(known):
+            if folder.is_dir() and (path := known.find(folder, name)) is not None:
+                return path
         if not Path(name).exists():
-            raise _not_found(name, recipe, known, folder)
+            raise _not_found(name, recipe, known)
     return Path(name).expanduser()
 
 
@@ -189,7 +216,18 @@ def _data_folder(source: _Source) -> Path | None:
     return Path(root).expanduser() / source.subfolder if root else None
 
 
-def _not_found(name: str, recipe: str, source: _Source, folder: Path | None) -> ConfigError:
+def _data_folders(source: _Source) -> list[Path]:
+    own = _data_folder(source)
+    return [*([own] if own is not None else []), fetched_folder() / source.subfolder]
+
+
+def _not_found(name: str, recipe: str, source: _Source) -> ConfigError:
+    folder = _data_folder(source)
+    if any(each.name == name and recipe in each.recipes for each in PUBLISHED):
+        place = f"{source.subfolder}/{name} of the folder that {DATA_VARIABLE} names"
+        return ConfigError(
+            f"the data set '{name}' is not here", mend=f"run `jaxgkd data fetch {name}`, or put it into {place}"
+        )
     listed = ", ".join(names(recipe))
     if name not in source.known:
         mend = f"use one of {listed}" + ("" if folder else f", set {DATA_VARIABLE}") + ", or give a folder"

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxgkd.data.tables import reading
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.errors import ConfigError, DataError
 
@@ -188,13 +189,12 @@ def load_split(path: str | PathLike[str], n_node: int | None = None) -> Split:
     """
     mend = "make the split again"
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        with reading(Path(path)):
+            content = json.loads(Path(path).read_bytes())
         rows = {part: np.array(content[part], np.int32) for part in _PARTS}
         split = Split(name=str(content["name"]), seed=content["seed"], **rows)
         expected = content["sha256"]
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", file=path, mend="check the path") from error
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError("is not a saved split", file=path, mend=mend) from error
     if split.sha256 != expected:
         raise DataError("does not match its hash, it has been changed or damaged", file=path, mend=mend)

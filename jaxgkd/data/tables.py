@@ -6,6 +6,7 @@ All three formats give the same text for the same content, so what is read furth
 import csv
 import gzip
 import io
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,8 +93,11 @@ def read_table(path: Path) -> Table:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what the operating system says about ``path`` into a DataError."""
+    """Turns what the operating system says about ``path`` into a DataError; refuses what is no file or folder."""
     try:
+        # A pipe that nobody writes to would be waited for, and a device may have no end.
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise DataError("is a pipe or a device, not a file", file=path, mend="copy its content into a file")
         yield
     except PermissionError as error:
         raise DataError("may not be read", file=path, mend="give yourself permission to read it") from error

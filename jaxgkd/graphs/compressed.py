@@ -15,6 +15,7 @@ one more pass for each range of such nodes sorts the edges of that range and app
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -197,18 +198,19 @@ def open_compressed(folder: str | PathLike[str]) -> CompressedGraph:
     """
     folder = Path(folder)
     mend = "build the graph again"
+    names = ["graph.json", *(path.name for path in folder.glob("*.npy"))]
+    if odd := [name for name in names if not (folder / name).is_file()]:
+        what = "is not a file" if (folder / odd[0]).exists() else "is missing"
+        raise DataError(what, file=folder / odd[0], mend=mend)
     try:
         content = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
         n_node = {str(name): int(size) for name, size in content["n_node"].items()}
         names = [(str(source), str(name), str(target)) for source, name, target in content["relations"]]
-        arrays = [
-            {name: np.load(folder / f"{number}.{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
-            for number in range(len(names))
-        ]
+        arrays = [{name: _mapped(folder / f"{number}.{name}.npy") for name in _ARRAYS} for number in range(len(names))]
         known = content["format"] == _FORMAT
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", file=folder, mend="check the path") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, RecursionError) as error:
         raise DataError("is not a compressed graph", file=folder, mend=mend) from error
     if not known:
         raise DataError("was written by another version", file=folder, field="format", mend=mend)
@@ -224,6 +226,21 @@ def open_compressed(folder: str | PathLike[str]) -> CompressedGraph:
             **{name: np.asarray(part) for name, part in parts.items()}, n_senders=n_senders
         )
     return CompressedGraph(n_node, relations)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """An array on disk. Raises ValueError for whatever is no array."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy answers damaged headers with nearly every type of exception
+        raise ValueError(f"{path.name} is no array") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path.name} is no array")
+    return array
 
 
 def _sizes(n_node: Mapping[str, int], relation: EdgeType) -> tuple[int, int]:

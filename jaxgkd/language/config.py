@@ -235,13 +235,12 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
       CheckpointError: the file is missing or is not a JSON object.
     """
+    if not file.is_file():
+        what = "is not a file" if file.exists() else "the file is missing"
+        raise CheckpointError(what, file=file, mend="give a folder that holds a whole Hugging Face checkpoint")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            "the file is missing", file=file, mend="give a folder that holds a whole Hugging Face checkpoint"
-        ) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"not readable as JSON ({error})", file=file, mend="download it again") from None
     if not isinstance(values, dict):
         raise CheckpointError("the file holds no JSON object", file=file, mend="download it again")

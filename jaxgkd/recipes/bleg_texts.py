@@ -13,6 +13,7 @@ from jaxgkd.data.brain_measures import profiles as profiles_of
 from jaxgkd.data.brain_texts import describe_subjects, fit_text_reference
 from jaxgkd.data.brains import Brains
 from jaxgkd.data.splits import Split
+from jaxgkd.data.tables import reading, shown
 from jaxgkd.errors import ConfigError, DataError
 
 TextKind = Literal["none", "reference", "contrast", "conclusion"]
@@ -90,9 +91,10 @@ def read_texts(file: Path, subjects: Sequence[str]) -> list[str]:
     """
     found: dict[str, str] = {}
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("cannot be read as text", file=file, mend="give a JSON lines file") from error
+        with reading(file):
+            lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError("is not UTF-8 text", file=file, mend="give a JSON lines file") from error
     for row, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -100,13 +102,17 @@ def read_texts(file: Path, subjects: Sequence[str]) -> list[str]:
             entry = json.loads(line)
             subject = str(entry["subject"])
             text = entry["text"] if "text" in entry else " ".join([entry["conclusion"], *entry["key_features"]])
-        except (ValueError, KeyError, TypeError) as error:
+            # Half of a surrogate pair, which JSON can spell, is no text.
+            f"{subject}{text}".encode()
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             mend = 'write {"subject": …, "text": …}, or "conclusion" and a list "key_features"'
             raise DataError("is no description of a subject", file=file, row=row, mend=mend) from error
         if subject in found:
-            raise DataError(f"names subject '{subject}' again", file=file, row=row, mend="keep one line of it")
+            raise DataError(f"names subject '{shown(subject)}' again", file=file, row=row, mend="keep one line of it")
         if not isinstance(text, str) or not text.strip():
-            raise DataError(f"says nothing of subject '{subject}'", file=file, row=row, field="text", mend="fill it in")
+            raise DataError(
+                f"says nothing of subject '{shown(subject)}'", file=file, row=row, field="text", mend="fill it in"
+            )
         found[subject] = text
     if missing := [subject for subject in subjects if subject not in found]:
         what = f"says nothing of {len(missing)} subjects, such as '{missing[0]}'"

@@ -2,8 +2,6 @@
 
 import json
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxgkd.data.array_files import load_arrays
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.training.summary import check_summary
 
@@ -137,10 +136,15 @@ def read_run(path: str | PathLike[str]) -> Run:
 
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
-        where = "is not UTF-8 text" if line is None else f"is not JSON from line {line} on"
+        value = json.loads(file.read_text(encoding="utf-8"))
+        # Half of a surrogate pair, which JSON can spell, cannot be written into a page.
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeError as error:
+        raise DataError("is not UTF-8 text", file=file, mend="run again, or restore the file") from error
+    # Beside what is no JSON: numbers of thousands of digits, and lists in lists without end.
+    except (ValueError, RecursionError) as error:
+        where = f"is not JSON from line {error.lineno} on" if isinstance(error, json.JSONDecodeError) else "is not JSON"
         raise DataError(where, file=file, mend="run again, or restore the file") from error
 
 
@@ -162,7 +166,7 @@ def _read_metrics(file: Path) -> list[Mapping[str, Any]]:
             continue
         try:
             line = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError("is not JSON", file=file, row=row, mend="remove that line, or run again") from error
         if not isinstance(line, dict):
             raise DataError("does not hold a mapping", file=file, row=row, mend="remove that line, or run again")
@@ -178,11 +182,8 @@ def _read_predictions(file: Path) -> Predictions | None:
     if not file.is_file():
         return None
     try:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("not an archive")
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = load_arrays(file)
+    except DataError as error:
         raise DataError("cannot be read as plain arrays", file=file, mend="run again, or restore the file") from error
 
     def fail(name: str, what: str) -> DataError:

@@ -185,6 +185,8 @@ def read_answers(path: str | os.PathLike[str]) -> list[Answer]:
       DataError: the file cannot be read, or a line is no answer; the message names the row.
     """
     path = Path(path)
+    if not path.is_file() and path.exists():
+        raise DataError("is not a file", file=path, mend="give a file that `jaxgkd describe` wrote")
     try:
         return [answer for answer, _ in _lines(path)[0]]
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,43 @@ _CHANGED = {
     "weights_hash": "made with other weights",
     "tokenizer_hash": "made with another tokenizer",
     "prompt_hash": "made from other prompts",
+}
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_count, value))
+
+
+def _hashes(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+
+
+def _chunk(value: Any) -> bool:
+    """Whether a value of manifest.json says where some rows lie."""
+    if not isinstance(value, dict) or not all(_count(value.get(end)) for end in ("start", "stop")):
+        return False
+    files, seconds = value.get("files"), value.get("seconds")
+    if not isinstance(files, dict) or not isinstance(seconds, int | float):
+        return False
+    named = all(_hashes(each) and {"file", "sha256"} <= set(each) for each in files.values())
+    return named and HIDDEN in files and value["start"] < value["stop"]
+
+
+_TEXTS = ("teacher_id", "weights_hash", "tokenizer_hash", "prompt_hash", "data_sha256", "item_ids_hash", "pooling")
+# What every field of manifest.json is, as other programs may write it too.
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    **{name: lambda value: isinstance(value, str) for name in (*_TEXTS, "created_by")},
+    **dict.fromkeys(("n_items", "n_rows", "width", "max_tokens"), _count),
+    "layers": _counts,
+    "dtype": lambda value: isinstance(value, str) and value in DTYPES,
+    "extras": lambda value: isinstance(value, dict) and all(map(_counts, value.values())),
+    "files": lambda value: _hashes(value) and {"items.json", "rows.npy"} <= set(value),
+    "chunks": lambda value: isinstance(value, list) and all(map(_chunk, value)),
+    "report": lambda value: value is None or isinstance(value, dict),
 }
 
 
@@ -105,12 +142,12 @@ def read_document(folder: Path) -> dict[str, Any]:
       StoreError: it is missing, cut off, changed by hand or in another format.
     """
     path = folder / "manifest.json"
-    if not path.exists():
+    if not path.is_file():
         raise StoreError("there is no store", file=folder, mend="run the extraction first")
     try:
         document = json.loads(path.read_bytes())
         version, seal = document["format"], document.pop("seal")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise StoreError("is cut off or is no store's manifest", file=path, mend=AGAIN) from None
     if version != FORMAT_VERSION:
         raise StoreError(
@@ -118,21 +155,28 @@ def read_document(folder: Path) -> dict[str, Any]:
         )
     if seal != seal_of(document):
         raise StoreError("was changed after it was written", file=path, mend=AGAIN)
+    for name, is_right in _KINDS.items():
+        if name not in document or not is_right(document[name]):
+            what = "is no such field" if name in document else "lacks a field"
+            raise StoreError(what, file=path, field=name, mend=AGAIN)
     return document
 
 
 def manifest_of(folder: Path, document: Mapping[str, Any]) -> Manifest:
     """The manifest in a document.
 
+    Args:
+      folder: for errors; document: as `read_document` gives it.
+
     Raises:
-      StoreError: a field is missing; the message names it.
+      StoreError: an extra array has no plain name.
     """
-    try:
-        values = {each.name: document[each.name] for each in fields(Manifest)}
-    except KeyError as missing:
-        raise StoreError("lacks a field", file=folder / "manifest.json", field=missing.args[0], mend=AGAIN) from None
+    values = {each.name: document[each.name] for each in fields(Manifest)}
     extras = {name: tuple(shape) for name, shape in values.pop("extras").items()}
-    return Manifest(**{**values, "layers": tuple(values.pop("layers"))}, extras=extras)
+    try:
+        return Manifest(**{**values, "layers": tuple(values.pop("layers"))}, extras=extras)
+    except ConfigError as error:
+        raise StoreError(str(error).rstrip("."), file=folder / "manifest.json", mend=AGAIN) from None
 
 
 def check_same(folder: Path, wanted: Manifest, document: Mapping[str, Any]) -> None:

@@ -233,15 +233,31 @@ class Store:
     """
 
     def __init__(self, folder: Path, document: Mapping[str, Any]):
-        """Map the files of a folder that `Store.open` has checked."""
+        """Map the files of a folder that `Store.open` has checked.
+
+        Raises:
+          StoreError: they are whole, but not what the manifest says, as another program may write them.
+        """
         self.folder, self.manifest, self.report = folder, manifest_of(folder, document), document["report"]
-        self.item_ids: tuple[str, ...] = tuple(json.loads((folder / "items.json").read_text()))
-        self._rows = np.load(folder / "rows.npy", allow_pickle=False)
-        self._starts = np.array([chunk["start"] for chunk in document["chunks"]], dtype=np.int64)
-        self._chunks = [
-            {name: np.load(folder / each["file"], mmap_mode="r", allow_pickle=False) for name, each in files.items()}
-            for files in (chunk["files"] for chunk in document["chunks"])
-        ]
+        chunks = document["chunks"]
+        try:
+            self.item_ids: tuple[str, ...] = tuple(json.loads((folder / "items.json").read_text()))
+            self._rows = np.load(folder / "rows.npy", allow_pickle=False)
+            self._chunks = [
+                {
+                    name: np.load(folder / each["file"], mmap_mode="r", allow_pickle=False)
+                    for name, each in chunk["files"].items()
+                }
+                for chunk in chunks
+            ]
+            fits = _rows_fit(self._rows, self.item_ids, self.manifest) and _chunks_fit(
+                self._chunks, chunks, self.manifest
+            )
+        except (ValueError, TypeError, EOFError, RecursionError):
+            fits = False
+        if not fits:
+            raise StoreError("holds other arrays than its manifest says", file=folder, mend=AGAIN)
+        self._starts = np.array([chunk["start"] for chunk in chunks], dtype=np.int64)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Store:
@@ -299,6 +315,32 @@ class Store:
     def as_array(self, name: str = HIDDEN) -> np.ndarray:
         """`read` of all items, in the order of `item_ids`: [n_items, layers, width] float32."""
         return self.read(np.arange(len(self)), name)
+
+
+def _rows_fit(rows: np.ndarray, item_ids: tuple[str, ...], manifest: Manifest) -> bool:
+    if len(item_ids) != manifest.n_items or not all(isinstance(each, str) for each in item_ids):
+        return False
+    if rows.dtype != np.int64 or rows.shape != (manifest.n_items,):
+        return False
+    return not len(rows) or (rows.min() >= 0 and rows.max() < manifest.n_rows)
+
+
+def _chunks_fit(
+    chunks: Sequence[Mapping[str, np.ndarray]], entries: Sequence[Mapping[str, Any]], manifest: Manifest
+) -> bool:
+    """Whether the chunks follow each other and have the arrays, shapes and dtypes that a manifest declares."""
+    ends = [0, *(entry["stop"] for entry in entries)]
+    if [entry["start"] for entry in entries] != ends[:-1] or ends[-1] != manifest.n_rows:
+        return False
+    declared = manifest.arrays()
+    return all(
+        arrays.keys() == declared.keys()
+        and all(
+            arrays[name].shape == (entry["stop"] - entry["start"], *shape) and arrays[name].dtype == dtype
+            for name, (shape, dtype) in declared.items()
+        )
+        for arrays, entry in zip(chunks, entries, strict=True)
+    )
 
 
 def _to_disk(values: np.ndarray, dtype: str) -> np.ndarray:

@@ -49,6 +49,8 @@ def load_tree(path: Path) -> Tree:
         raise CheckpointError("there is no checkpoint", file=path, mend="run without --resume")
     mend = "delete this folder and run again with --resume"
     try:
+        if not (path / CHECKSUMS).is_file():
+            raise ValueError(f"{CHECKSUMS} is missing")
         written = json.loads((path / CHECKSUMS).read_text())
         found = checksums(path)
         if not isinstance(written, dict):
@@ -56,7 +58,7 @@ def load_tree(path: Path) -> Tree:
         if damaged := sorted(name for name in written if written[name] != found.get(name)):
             raise CheckpointError(f"the checkpoint is damaged in {damaged[0]}", file=path, mend=mend)
         return jax.tree.map(np.asarray, load_orbax().load(os.fspath(path.absolute())))
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise CheckpointError(f"the checkpoint cannot be read ({reason})", file=path, mend=mend) from error
 

@@ -139,11 +139,12 @@ def check_folder(path: Path, *, resume: bool, flag: str = "--out") -> bool:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; a DataError names it when it is missing or damaged."""
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "the file is missing"
+        raise DataError(what, file=path, mend="restore the file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError("the file is missing", file=path) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"not readable as JSON ({error})", file=path, mend="restore the file") from error
 
 

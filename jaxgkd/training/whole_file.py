@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all: neither a reader nor a crash ever sees half of one."""
+"""Files and folders that are written whole or not at all: neither a reader nor a crash ever sees half of one."""
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxgkd.errors import ConfigError
@@ -32,3 +33,23 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_whole_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Make ``folder`` out of what ``write`` writes into the folder it is given, once that is whole.
+
+    Raises:
+      ConfigError: there is something already, or the disk does not take it.
+    """
+    try:
+        if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+            raise ConfigError("there is something already", file=folder, mend="choose a new or empty folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent.absolute(), prefix=f".{folder.name}.") as scratch:
+            whole = Path(scratch) / "whole"
+            whole.mkdir()
+            write(whole)
+            os.replace(whole, folder)
+    except OSError as error:
+        what = f"the folder cannot be written ({error.strerror or error})"
+        raise ConfigError(what, file=folder, mend="free space there or choose another folder") from error

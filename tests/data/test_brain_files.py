@@ -72,7 +72,7 @@ def test_bad_binary_files(tmp_path):
     np.save(tmp_path / "line.npy", np.arange(3.0))
     for name, said in (
         ("objects.npy", "Python objects"),
-        ("cut.npz", "not a whole NPZ"),
+        ("cut.npz", "not a readable NPZ"),
         ("new.mat", "version 7.3; save it with the option -v7"),
         ("odd.mat", "not a readable MAT"),
         ("two.mat", r"holds 2 matrices \(one, other\)"),

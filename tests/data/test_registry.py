@@ -46,8 +46,23 @@ def test_unknown_names_say_what_there_is(monkeypatch, tmp_path):
         ConfigError, match=r"no data set 'kora' for lingugkd; use one of scipy-docs, cora, .*JAXGKD_DATA"
     ):
         registry.load("kora", recipe="lingugkd")
-    with pytest.raises(ConfigError, match="'cora' is not built in, and JAXGKD_DATA is not set; set JAXGKD_DATA to"):
+    with pytest.raises(ConfigError, match="'cora' is not here; run `jaxgkd data fetch cora`, or put it into text/cora"):
         registry.load("cora", recipe="lingugkd")
+    with pytest.raises(ConfigError, match="'imdb' is not built in, and JAXGKD_DATA is not set; set JAXGKD_DATA to"):
+        registry.load("imdb", recipe="lmgnn")
+
+
+def test_fetched_sets_are_found_without_a_data_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAXGKD_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = small_folder(registry.fetched_folder() / "text" / "cora")
+    assert registry.load("cora", recipe="lingugkd").texts == ("a", "b")
+    assert registry.at_hand("lingugkd") == {"cora": folder.parent}
+    # The user's own data folder comes first.
+    (small_folder(tmp_path / "text" / "cora") / "nodes.csv").write_text("node,title,label\n0,c,x\n1,d,y\n")
+    monkeypatch.setenv("JAXGKD_DATA", str(tmp_path))
+    assert registry.load("cora", recipe="lingugkd").texts == ("c", "d")
     with pytest.raises(ConfigError, match="recipe 'unknown'; use lingugkd"):
         registry.load("cora", recipe="unknown")
 

@@ -196,7 +196,7 @@ def test_saved_splits(tmp_path):
         path.write_text(broken)
         with pytest.raises(DataError, match=r"split\.json: (does not match its hash|is not a saved split)"):
             load_split(path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="does not exist"):
         load_split(tmp_path / "none.json")
 
 
