@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -25,7 +26,7 @@ from jaxgkd.data.brain_sets import load_brain_set
 from jaxgkd.data.hetero_files import load_hetero_graph
 from jaxgkd.data.molecule_descriptions import read_descriptions
 from jaxgkd.data.molecule_splits import make_molecule_split, read_splits_file, save_molecule_split
-from jaxgkd.data.molecules import load_molecules
+from jaxgkd.data.molecules import Molecules, load_molecules
 from jaxgkd.data.splits import load_split, make_split, save_split
 from jaxgkd.data.text_graphs import load_text_graph
 from jaxgkd.errors import JaxgkdError
@@ -128,13 +129,17 @@ def molecule_splits(folder: Path) -> None:
     (folder / "given.json").write_text('[{"train": "0-4, 6", "val": [5, 7], "test": [8, 9]}]')
 
 
-def read_molecule_splits(folder: Path) -> None:
+@cache
+def molecules() -> Molecules:
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "m.csv").write_text(MOLECULES)
-        molecules = molecules_of(Path(place), "m.csv")
+        return molecules_of(Path(place), "m.csv")
+
+
+def read_molecule_splits(folder: Path) -> None:
     for name in ("given.json", "saved.json"):
         try:
-            read_splits_file(folder / name, molecules)
+            read_splits_file(folder / name, molecules())
         except JaxgkdError:
             if name == "saved.json":
                 raise
@@ -152,10 +157,7 @@ def texts_of_molecules(folder: Path) -> None:
 
 
 def read_texts_of_molecules(folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        (Path(place) / "m.csv").write_text(MOLECULES)
-        molecules = molecules_of(Path(place), "m.csv")
-    read_descriptions(folder / "texts.jsonl", molecules, missing="smiles", workers=1)
+    read_descriptions(folder / "texts.jsonl", molecules(), missing="smiles", workers=1)
 
 
 def answers(folder: Path) -> None:
@@ -205,6 +207,7 @@ def brain_array(folder: Path) -> None:
     np.save(folder / "series.npy", brain_series())
 
 
+@cache
 def brains():
     with tempfile.TemporaryDirectory() as place:
         brain_array(Path(place))
@@ -269,6 +272,7 @@ def adapters(folder: Path) -> None:
     language.save_adapters(made, config, model, folder, base_name="b")
 
 
+@cache
 def decoder():
     values = {"model_type": "llama", "vocab_size": 12, "hidden_size": 4, "num_hidden_layers": 1}
     values |= {"num_attention_heads": 2, "intermediate_size": 4, "max_position_embeddings": 8}
@@ -365,7 +369,10 @@ def test_a_damaged_file_is_refused_in_one_sentence_or_read(name):
         read(write_files(Path(scratch) / "data", files))
 
     @settings(
-        max_examples=50 * few if THOROUGH else few, deadline=None, database=None, suppress_health_check=[*HealthCheck]
+        max_examples=50 * few if THOROUGH else few // 2,
+        deadline=None,
+        database=None,
+        suppress_health_check=[*HealthCheck],
     )
     @given(changes(files))
     def holds(changed):

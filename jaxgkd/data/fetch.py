@@ -5,7 +5,7 @@ the same address is compared with it: nobody then knows whether the first was ri
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -61,22 +61,35 @@ def fetch(
     say(f"licence: {what.licence}")
     say(f"to cite: {what.citation}")
     downloads = cache_folder() / "downloads" / name
-    files = [_download(_moved(file, base), downloads, timeout, pause, say) for file in what.files]
+    remotes = [_moved(file, base) for file in what.files]
+    files = [_download(remote, downloads, timeout, pause, say) for remote in remotes]
     paths = [file.path for file in files]
 
     def write(scratch: Path) -> None:
         _write(what, paths, scratch, downloads, fetch_abide_pcp)
         sources = [
             {"url": remote.url, "sha256": file.sha256, "bytes": file.size}
-            for remote, file in zip(what.files, files, strict=True)
+            for remote, file in zip(remotes, files, strict=True)
         ]
         about = {"name": name, "licence": what.licence, "citation": what.citation, "files": sources}
         (scratch / "source.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
-    write_whole_folder(folder, write)
+    try:
+        write_whole_folder(folder, write)
+    except DataError:
+        # What is not the data set is not kept for the next try, nor is its checksum remembered.
+        _delete(paths)
+        raise
+    new = {remote.url: file.sha256 for remote, file in zip(remotes, files, strict=True) if remote.checksum is None}
+    if new.keys() - _remembered().keys():
+        _remember(new | _remembered())
+    _delete(paths)
+    return folder
+
+
+def _delete(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
-    return folder
 
 
 def _named(name: str) -> Published:
@@ -97,12 +110,10 @@ def _download(file: RemoteFile, folder: Path, timeout: float, pause: float, say:
     if file.checksum is not None:
         say(f"{file.name}: {found.size:,} bytes, {file.checksum.partition(':')[0]} as in {file.source}")
         return found
-    known = _remembered()
-    before = known.get(file.url)
+    before = _remembered().get(file.url)
     if before is None:
         say(f"{file.name}: {found.size:,} bytes, unverified, since no checksum is published")
         say(f"{file.name}: sha256 {found.sha256}, remembered to compare later downloads with")
-        _remember(known | {file.url: found.sha256})
     elif before != found.sha256:
         found.path.unlink(missing_ok=True)
         mend = f"look at what changed; to take it, remove its line from {_remembered_path()}"

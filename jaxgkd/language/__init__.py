@@ -34,7 +34,7 @@ from jaxgkd.language.encoder import Encoder, EncoderConfig
 from jaxgkd.language.families import LanguageModel, initialise, load, read_config
 from jaxgkd.language.generate import Generation, Sampling, generate
 from jaxgkd.language.instruction import InstructionBatch, instruction_batch, response_losses
-from jaxgkd.language.locate import resolve
+from jaxgkd.language.locate import is_local, resolve
 from jaxgkd.language.lora import Adapters, LoraConfig, adapt, adapted_weights, initial_adapters, merge
 from jaxgkd.language.lora_files import load_adapters, save_adapters
 from jaxgkd.language.placement import Placement
@@ -70,6 +70,7 @@ __all__ = [
     "initial_adapters",
     "initialise",
     "instruction_batch",
+    "is_local",
     "load",
     "load_adapters",
     "load_tokenizer",

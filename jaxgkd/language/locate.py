@@ -79,6 +79,14 @@ def resolve(path_or_id: str | PathLike[str]) -> Path:
     return _cached(name) or _downloaded(name)
 
 
+def is_local(path_or_id: str) -> bool:
+    """Whether `resolve` would find a checkpoint without the network."""
+    if Path(path_or_id).expanduser().is_dir():
+        return True
+    name = MINILM if path_or_id == MINILM.partition("/")[2] else path_or_id
+    return (name == MINILM and importlib.util.find_spec(MINILM_PACKAGE) is not None) or _cached(name) is not None
+
+
 def _installed_minilm() -> Path | None:
     found = importlib.util.find_spec(MINILM_PACKAGE)
     if found is None or not found.submodule_search_locations:

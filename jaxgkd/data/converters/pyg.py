@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgkd.data.converters.values import as_array, classes_of, edge_ends, features_of, split_of_masks, texts_of
+from jaxgkd.data.converters.values import classes_of, edge_ends, features_of, split_of_masks, texts_of
 from jaxgkd.data.hetero_graphs import EdgeSet, EdgeType, HeteroGraph, NodeSet, Task, make_hetero_graph
 from jaxgkd.data.text_graphs import TextGraph, make_text_graph, titles_of
 from jaxgkd.errors import DataError
@@ -155,6 +155,4 @@ def _count(store: Any) -> int:
             if n < 1:
                 break
             return n
-    if (edge_index := getattr(store, "edge_index", None)) is not None and (ends := as_array(edge_index, "")).size:
-        return int(ends.max()) + 1
     raise DataError("there are no nodes", field="num_nodes", mend="set num_nodes, or give the nodes x or y")
