@@ -75,6 +75,12 @@ def build_layout(senders: np.ndarray, receivers: np.ndarray, n_node: int, *, n_s
 
     Raises:
       ValueError: an index is out of range or the arrays differ in length.
+
+    Example:
+      >>> import numpy as np
+      >>> layout = build_layout(np.array([0, 1, 2]), np.array([2, 0, 0]), n_node=3)
+      >>> print(layout.senders, layout.receivers)
+      [1 2 0] [0 0 2]
     """
     return jax.tree.map(jnp.asarray, host_layout(senders, receivers, n_node, n_senders=n_senders))
 
@@ -141,6 +147,13 @@ def aggregate(
 
     Returns:
       [n_receivers, d] in the dtype of ``node_values``.
+
+    Example:
+      >>> import numpy as np
+      >>> layout = build_layout(np.array([0, 1, 2]), np.array([2, 0, 0]), n_node=3)
+      >>> values = jnp.array([[1.0], [10.0], [100.0]])
+      >>> print(aggregate(values, layout).ravel(), aggregate(values, layout, reduce="mean").ravel())
+      [110.   0.   1.] [55.  0.  1.]
     """
     if reduce == "max":
         return _maximum(node_values, layout, edge_weights)
@@ -163,6 +176,13 @@ def aggregate_heads(
 
     Returns:
       [n_receivers, h, d] in the dtype of ``node_values``.
+
+    Example:
+      >>> import numpy as np
+      >>> layout = build_layout(np.array([0, 1]), np.array([1, 1]), n_node=2)
+      >>> values = jnp.array([[[1.0], [1.0]], [[10.0], [10.0]]])
+      >>> print(aggregate_heads(values, layout, jnp.array([[1.0, 0.5], [1.0, 0.0]]))[1].ravel())
+      [11.   0.5]
     """
     return _weighted_sum(node_values, edge_weights, layout).astype(node_values.dtype)
 
@@ -181,6 +201,13 @@ def edge_dot(
 
     Returns:
       [e, h] float32 in the layout's order.
+
+    Example:
+      >>> import numpy as np
+      >>> layout = build_layout(np.array([0, 1]), np.array([1, 0]), n_node=2)
+      >>> values = jnp.array([[[1.0, 2.0]], [[3.0, 4.0]]])
+      >>> print(edge_dot(values, values, layout).ravel())
+      [11. 11.]
     """
     return _edge_dot(sender_values, receiver_values, layout)
 
@@ -206,6 +233,13 @@ def to_edges(
 
     For messages that are no product of a weight and a value, and to hand what a graph holds to its nodes (the receivers
     of ``Batch.readout``). Its gradient is a sum over sorted edges, not a scatter.
+
+    Example:
+      >>> import numpy as np
+      >>> layout = build_layout(np.array([0, 1]), np.array([1, 0]), n_node=2)
+      >>> values = jnp.array([[5.0], [7.0]])
+      >>> print(to_edges(values, layout).ravel(), to_edges(values, layout, end="receiver").ravel())
+      [7. 5.] [5. 7.]
     """
     if end == "receiver":
         in_order = jnp.arange(layout.n_edges, dtype=jnp.int32)
@@ -218,6 +252,12 @@ def to_nodes(edge_values: Float[Array, "e d"], layout: Layout) -> Float[Array, "
 
     Lower precisions are accumulated in float32 and returned in the dtype of ``edge_values`` [e, d], which are in the
     layout's order.
+
+    Example:
+      >>> import numpy as np
+      >>> layout = build_layout(np.array([0, 1, 2]), np.array([2, 0, 0]), n_node=3)
+      >>> print(to_nodes(jnp.array([[1.0], [2.0], [4.0]]), layout).ravel())
+      [3. 0. 4.]
     """
     in_order = jnp.arange(layout.n_edges, dtype=jnp.int32)
     return _sum_sorted(edge_values, layout.receivers, in_order, layout.row_start)
@@ -234,6 +274,13 @@ def edge_softmax(
 
     Returns:
       weights of the edges [e, h] and of the nodes themselves [n_receivers, h]; together they sum to 1 at each node.
+
+    Example:
+      >>> import numpy as np
+      >>> layout = build_layout(np.array([1]), np.array([0]), n_node=2)
+      >>> edges, selves = edge_softmax(jnp.array([[0.0]]), jnp.array([[0.0], [3.0]]), layout)
+      >>> print(edges.ravel(), selves.ravel())
+      [0.5] [0.5 1. ]
     """
     # The maximum only keeps exp in range: the softmax does not depend on it, so no gradient flows through it.
     largest = jnp.maximum(
@@ -252,6 +299,12 @@ def sparse_rows(matrix) -> tuple[Layout, Float[Array, " nnz"]]:
     """A SciPy sparse matrix [n, f] as a layout from its f columns to its n rows, and the values in that order.
 
     ``aggregate(kernel [f, d], layout, edge_weights=values)`` is then the product ``matrix @ kernel``.
+
+    Example:
+      >>> import scipy.sparse
+      >>> layout, values = sparse_rows(scipy.sparse.csr_array([[0.0, 2.0], [3.0, 0.0]]))
+      >>> print(aggregate(jnp.array([[1.0], [10.0]]), layout, edge_weights=values).ravel())
+      [20.  3.]
     """
     coo = matrix.tocoo()
     layout = build_layout(coo.col, coo.row, coo.shape[0], n_senders=coo.shape[1])

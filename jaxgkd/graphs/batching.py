@@ -130,6 +130,12 @@ def assemble(graphs: ManyGraphs, rows: np.ndarray, budget: Budget) -> Batch:
 
     Raises:
       ValueError: the graphs do not fit.
+
+    Example:
+      >>> triangle = {"nodes": np.ones((3, 1)), "senders": np.array([0, 1, 2]), "receivers": np.array([1, 2, 0])}
+      >>> batch = assemble(ManyGraphs.from_list([triangle, triangle]), np.array([1]), Budget(5, 4, 2, largest=3))
+      >>> print(batch.node_mask.astype(int), batch.index)
+      [1 1 1 0 0] [ 1 -1]
     """
     rows = np.asarray(rows, np.int64)
     n_node = graphs.node_start[rows + 1] - graphs.node_start[rows]

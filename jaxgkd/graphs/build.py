@@ -67,7 +67,13 @@ class MixedRows:
 
 
 def undirected(senders: np.ndarray, receivers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every edge in both directions, once, without self loops: two [e'] int32 arrays sorted by receiver."""
+    """Every edge in both directions, once, without self loops: two [e'] int32 arrays sorted by receiver.
+
+    Example:
+      >>> senders, receivers = undirected(np.array([0, 1, 2]), np.array([1, 0, 2]))
+      >>> print(senders, receivers)
+      [1 0] [0 1]
+    """
     proper = senders != receivers
     senders, receivers = (np.asarray(ends)[proper].astype(np.int64) for ends in (senders, receivers))
     # One number a pair sorts many times faster than pairs do.
@@ -83,6 +89,11 @@ def from_edges(nodes: Any, senders: np.ndarray, receivers: np.ndarray, n_node: i
       nodes: a pytree of node inputs, dense [n, f] or `SparseRows`.
       senders, receivers: [e] node rows.
       n_node: number of nodes n.
+
+    Example:
+      >>> graph, layout = from_edges(np.ones((3, 4), np.float32), np.array([2, 0]), np.array([1, 0]), n_node=3)
+      >>> print(graph.n_node, graph.n_edge, graph.senders, graph.receivers)
+      [3] [2] [0 2] [0 1]
     """
     layout = build_layout(senders, receivers, n_node)
     graph = jraph.GraphsTuple(

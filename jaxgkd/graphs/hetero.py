@@ -69,12 +69,22 @@ HeteroLayout = dict[str, TypedEdges]
 
 
 def with_reverses(kinds: Iterable[EdgeType]) -> tuple[EdgeType, ...]:
-    """The edge types, each followed by its reverse: (a, r, b) by (b, rev_r, a)."""
+    """The edge types, each followed by its reverse: (a, r, b) by (b, rev_r, a).
+
+    Example:
+      >>> with_reverses([("actor", "plays_in", "film")])
+      (('actor', 'plays_in', 'film'), ('film', 'rev_plays_in', 'actor'))
+    """
     return tuple(each for kind in kinds for each in (kind, reverse_of(kind)))
 
 
 def reverse_of(kind: EdgeType) -> EdgeType:
-    """(a, r, b) to (b, rev_r, a), and back."""
+    """(a, r, b) to (b, rev_r, a), and back.
+
+    Example:
+      >>> reverse_of(("film", "rev_plays_in", "actor"))
+      ('actor', 'plays_in', 'film')
+    """
     source, name, destination = kind
     return destination, name[len(REVERSE) :] if name.startswith(REVERSE) else REVERSE + name, source
 
@@ -92,6 +102,12 @@ def build_hetero_layout(
     Raises:
       ValueError: an index is out of range, the ends of a relation differ in length, a node type is unknown or an edge
         type is there twice.
+
+    Example:
+      >>> edges = {("actor", "plays_in", "film"): (np.array([0, 1]), np.array([0, 0]))}
+      >>> layout = build_hetero_layout(edges, {"actor": 2, "film": 1})
+      >>> sorted(layout), layout["film"].edge_types
+      (['actor', 'film'], (('actor', 'plays_in', 'film'),))
     """
     both = {}
     for kind, (senders, receivers) in edges.items():
@@ -162,6 +178,13 @@ def stack_relations(values: Mapping[EdgeType, Array], edges: TypedEdges) -> Arra
     """What every relation makes of its source nodes, [n_source, ...] each, as the rows that ``edges.layout`` reads.
 
     Where relations share their sources, one product makes these rows faster than stacking does (see the module).
+
+    Example:
+      >>> kind = ("actor", "plays_in", "film")
+      >>> layout = build_hetero_layout({kind: (np.array([0, 1]), np.array([0, 0]))}, {"actor": 2, "film": 1})
+      >>> rows = stack_relations({kind: jnp.array([[1.0], [5.0]])}, layout["film"])
+      >>> print(aggregate(rows, layout["film"].layout, edge_weights=layout["film"].weights))
+      [[3.]]
     """
     stacked, first = [], 0
     for _, _, n_relation in edges.sources:
@@ -173,7 +196,13 @@ def stack_relations(values: Mapping[EdgeType, Array], edges: TypedEdges) -> Arra
 
 
 def degrees(layout: HeteroLayout) -> dict[str, Float[Array, "n r"]]:
-    """Node type → [n, relations] number of edges of every relation into each node, those left out not counted."""
+    """Node type → [n, relations] number of edges of every relation into each node, those left out not counted.
+
+    Example:
+      >>> edges = {("actor", "plays_in", "film"): (np.array([0, 1]), np.array([0, 0]))}
+      >>> print(degrees(build_hetero_layout(edges, {"actor": 2, "film": 1}))["film"])
+      [[2.]]
+    """
     return {node_type: _counts(edges, edges.kept) for node_type, edges in layout.items()}
 
 
@@ -187,6 +216,12 @@ def without_edges(layout: HeteroLayout, left_out: Mapping[EdgeType, Bool[Array, 
 
     Raises:
       ValueError: an edge type is not in the layout, or has another number of edges.
+
+    Example:
+      >>> kind = ("actor", "plays_in", "film")
+      >>> layout = build_hetero_layout({kind: (np.array([0, 1]), np.array([0, 0]))}, {"actor": 2, "film": 1})
+      >>> print(degrees(without_edges(layout, {kind: jnp.array([True, False])}))["film"])
+      [[1.]]
     """
     known = {kind for edges in layout.values() for kind in edges.edge_types}
     for kind in left_out:

@@ -48,6 +48,14 @@ def shortest_paths(graphs: ManyGraphs, edge_kind: np.ndarray, *, n_hop: int = 5)
     Raises:
       ValueError: ``n_hop`` or a kind is out of range.
       DataError: there is no graph, or there are too many kinds of paths to be numbered.
+
+    Example:
+      >>> chain = {"nodes": np.ones((3, 1)), "senders": np.array([0, 1, 1, 2]), "receivers": np.array([1, 0, 2, 1])}
+      >>> paths = shortest_paths(ManyGraphs.from_list([chain]), np.zeros(4, int))
+      >>> print(paths.distance[paths.kind].reshape(3, 3))
+      [[0 1 2]
+       [1 0 1]
+       [2 1 0]]
     """
     if not 0 <= n_hop <= MOST_HOPS:
         raise ValueError(f"{n_hop} hops cannot be told apart, 0 to {MOST_HOPS} can")

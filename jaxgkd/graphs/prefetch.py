@@ -82,7 +82,17 @@ class Prefetch(Iterator[Step]):
 
 
 def prefetch(steps: Iterable[Step], *, size: int = 2, device: Any = None) -> Prefetch:
-    """The same steps, made ahead of time in a thread; see `Prefetch`."""
+    """The same steps, made ahead of time in a thread; see `Prefetch`.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxgkd.graphs import Batches, ManyGraphs
+      >>> dot = {"nodes": np.ones((1, 1)), "senders": np.zeros(0, int), "receivers": np.zeros(0, int)}
+      >>> batches = Batches(ManyGraphs.from_list([dot] * 5), batch_size=2)
+      >>> with prefetch(batches.stream(epochs=1)) as steps:
+      ...     print(sum(int(step.batch.graph_mask.sum()) for step in steps))
+      5
+    """
     return Prefetch(steps, size=size, device=device)
 
 

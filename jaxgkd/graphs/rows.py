@@ -54,6 +54,12 @@ def assemble_rows(
 
     Raises:
       ValueError: the graphs do not fit.
+
+    Example:
+      >>> pair = {"nodes": np.ones((2, 1)), "senders": np.array([0]), "receivers": np.array([1])}
+      >>> batch = assemble_rows(ManyGraphs.from_list([pair]), np.array([0]), Budget(4, 2, 2, largest=3))
+      >>> print(batch.node_mask, batch.nodes.shape)
+      [[ True  True False]] (1, 3, 1)
     """
     rows = np.asarray(rows, np.int64)
     n_node = graphs.node_start[rows + 1] - graphs.node_start[rows]
@@ -85,6 +91,12 @@ def row_batches(batches: Batches, epoch: int = 0, pairs: Mapping[str, np.ndarray
       batches: which graphs go together.
       epoch: its number.
       pairs: see `assemble_rows`.
+
+    Example:
+      >>> pair = {"nodes": np.ones((2, 1)), "senders": np.array([0]), "receivers": np.array([1])}
+      >>> batches = Batches(ManyGraphs.from_list([pair] * 3), batch_size=2, mode="similar")
+      >>> sorted(int(batch.graph_mask.sum()) for batch in row_batches(batches))
+      [1, 2]
     """
     plan = batches.plan(epoch)
     for start, end, number in zip(plan.start[:-1], plan.start[1:], plan.budget, strict=True):
