@@ -108,7 +108,7 @@ def spanning_trees(connectivity: np.ndarray) -> np.ndarray:
 
 
 def normalised_adjacency(adjacency: np.ndarray) -> np.ndarray:
-    """D^-½ (A + I) D^-½ with the row sums D of |A| + I, for adjacency [..., r, r] (Kipf and Welling, 2017).
+    """``D^-½ (A + I) D^-½`` with the row sums D of ``|A| + I``, for adjacency [..., r, r] (Kipf and Welling, 2017).
 
     Sizes are summed, so that negative weights cannot make a degree 0.
     """

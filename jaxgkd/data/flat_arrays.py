@@ -40,7 +40,7 @@ class GrowingArray:
         self._write_header()
 
     def append(self, rows: np.ndarray) -> None:
-        """Add ``rows`` [k, *row_shape]."""
+        """Add ``rows`` ``[k, *row_shape]``."""
         rows = np.ascontiguousarray(rows, self._dtype)
         if rows.shape[1:] != self._row_shape:
             raise ValueError(f"rows of {self._row_shape} cannot be followed by rows of {rows.shape[1:]}")

@@ -1,6 +1,6 @@
 """Reads a heterogeneous graph from a folder of plain files.
 
-``metadata.json`` names the node types, the relations and the tasks:
+``metadata.json`` names the node types, the relations and the tasks::
 
     {"node_types": {"movie": {"text": ["title"], "label": "genre", "split": "split"}, "actor": {"text": ["name"]}},
      "edge_types": [["actor", "acts_in", "movie"]],

@@ -47,8 +47,8 @@ def relational_distance(
       L_i = \frac{1}{n - 1} \sum_{j \ne i} \mathrm{huber}\bigl(\psi^S_{ij} - \psi^T_{ij}\bigr), \qquad
       \psi_{ij} = \frac{\|h_i - h_j\|}{\mu}
 
-    with μ the mean of ‖h_i - h_j‖ over all pairs of two items and huber(x) = x²/2 up to 1, |x| - 1/2 beyond. The mean
-    of the values is the mean over pairs. All pairs take O(n²) memory; a sample of ``pairs`` takes O(p · d).
+    with μ the mean of ‖h_i - h_j‖ over all pairs of two items and ``huber(x)`` = x²/2 up to 1, ``|x| - 1/2`` beyond.
+    The mean of the values is the mean over pairs. All pairs take O(n²) memory; a sample of ``pairs`` takes O(p · d).
 
     Args:
       student: one vector per item, [n, d_student].
@@ -121,9 +121,9 @@ def relational_angle(
         \mathrm{huber}\bigl(\psi^S_{ijk} - \psi^T_{ijk}\bigr), \qquad
       \psi_{ijk} = \Bigl\langle \frac{h_i - h_j}{\|h_i - h_j\|}, \frac{h_k - h_j}{\|h_k - h_j\|} \Bigr\rangle
 
-    the cosine of the angle at the vertex j, with huber(x) = x²/2 up to 1, |x| - 1/2 beyond. The mean of the values is
-    the mean over triples. All triples take O(n³ · d) time and O(n² · block_size) memory; a sample of ``triples`` takes
-    O(t · d) of both. Two items at the same place form no angle: their cosine is 0 and sends no gradient.
+    the cosine of the angle at the vertex j, with ``huber(x)`` = x²/2 up to 1, ``|x| - 1/2`` beyond. The mean of the
+    values is the mean over triples. All triples take O(n³ · d) time and O(n² · block_size) memory; a sample of
+    ``triples`` takes O(t · d) of both. Two items at the same place form no angle: their cosine is 0 and sends no gradient.
 
     Args:
       student: one vector per item, [n, d_student].

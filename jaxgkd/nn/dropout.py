@@ -34,7 +34,7 @@ def dropout(values: Array, key: Array, rate: ArrayLike) -> Array:
 
 
 def random_bytes(key: Array, shape: tuple[int, ...]) -> Array:
-    """Uniform uint8 numbers [*shape] from two keyed rounds of MurmurHash3's 32-bit finaliser over a counter.
+    """Uniform uint8 numbers ``[*shape]`` from two keyed rounds of MurmurHash3's 32-bit finaliser over a counter.
 
     Good enough to choose what to drop; not a source of randomness for anything else.
     """

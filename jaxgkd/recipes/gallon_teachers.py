@@ -168,7 +168,7 @@ def learn_from_graphs(
 
     Args:
       lesson: what there is to learn.
-      make: from a key to a network over `Batch`es.
+      make: from a key to a network over batches (`Batch`).
       settings: learning rate, weight decay and dropout.
       epochs: of training.
       on_progress: called with the epochs done and the validation metric.

@@ -152,7 +152,7 @@ def ecfp4(molecules: Molecules) -> np.ndarray:
 
 
 def ridge(inputs: np.ndarray, labels: np.ndarray, strength: float) -> Callable[[np.ndarray], np.ndarray]:
-    """The function of inputs that minimises Σ (y - w·x - b)² + strength · |w|².
+    """The function of inputs that minimises ``Σ (y - w·x - b)² + strength · |w|²``.
 
     Args:
       inputs: [n, f] float64; labels: [n] float64.
@@ -168,7 +168,7 @@ def ridge(inputs: np.ndarray, labels: np.ndarray, strength: float) -> Callable[[
 
 
 def ridge_logistic(inputs: np.ndarray, labels: np.ndarray, strength: float) -> Callable[[np.ndarray], np.ndarray]:
-    """The probability that minimises Σ log(1 + exp(-s (w·x + b))) + strength/2 · |w|², with s = ±1, by L-BFGS.
+    """The probability that minimises ``Σ log(1 + exp(-s (w·x + b))) + strength/2 · |w|²``, with s = ±1, by L-BFGS.
 
     Args:
       inputs: [n, f] float64; labels: [n] of 0 and 1.

@@ -38,7 +38,7 @@ class Sizes(NamedTuple):
 
 
 def make_teacher(kind: TeacherKind, sizes: Sizes) -> Make:
-    """A function from a key to a network over `RowBatch`es with coordinates."""
+    """A function from a key to a network over rows (`RowBatch`) with coordinates."""
 
     def make(key: Array) -> nnx.Module:
         rngs = nnx.Rngs(params=key)
@@ -56,7 +56,7 @@ def make_student(kind: StudentKind, sizes: Sizes, paths: Paths | None, *, mapped
     """A function from a key to a student, `DistilledMolecules`.
 
     Args:
-      kind: "transformer" over `RowBatch`es, or "gine" over flat ones.
+      kind: "transformer" over rows (`RowBatch`), or "gine" over flat ones.
       sizes: of all layers.
       paths: what joins the pairs of atoms, which the transformer needs.
       mapped: whether a linear map lies between its states and the teacher's.

@@ -61,7 +61,7 @@ class Answer:
 class AnswerFile:
     """The answers there are, and the place for more; one writer a file at a time.
 
-    Use it as a context manager, `append` what is not in it, then `finish`:
+    Use it as a context manager, `append` what is not in it, then `finish`::
 
         with AnswerFile(path) as file:
             if key not in file:

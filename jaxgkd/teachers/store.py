@@ -58,7 +58,7 @@ def store_path(root: str | os.PathLike[str] | None, manifest: Manifest) -> Path:
 class StoreWriter:
     """Writes a store chunk by chunk; one writer a folder at a time, and a killed one is continued by the next.
 
-    Use it as a context manager, write every range of `missing()`, then `finish()`:
+    Use it as a context manager, write every range of `missing()`, then `finish()`::
 
         with StoreWriter(folder, manifest, item_ids) as writer:
             for start, stop in writer.missing():

@@ -43,7 +43,7 @@ def cross_entropy(logits: Array, labels: Array, where: Array, class_weights: Arr
 
 
 def mean_absolute_error(predictions: np.ndarray, labels: np.ndarray, where: np.ndarray) -> float:
-    """Mean of |prediction - label| over the counted items, in the unit of the labels.
+    """Mean of ``|prediction - label|`` over the counted items, in the unit of the labels.
 
     Args:
       predictions: [n]; labels: [n], anything where not counted.
