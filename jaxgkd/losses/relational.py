@@ -123,7 +123,8 @@ def relational_angle(
 
     the cosine of the angle at the vertex j, with ``huber(x)`` = x²/2 up to 1, ``|x| - 1/2`` beyond. The mean of the
     values is the mean over triples. All triples take O(n³ · d) time and O(n² · block_size) memory; a sample of
-    ``triples`` takes O(t · d) of both. Two items at the same place form no angle: their cosine is 0 and sends no gradient.
+    ``triples`` takes O(t · d) of both. Two items at the same place form no angle: their cosine is 0 and sends no
+    gradient.
 
     Args:
       student: one vector per item, [n, d_student].
