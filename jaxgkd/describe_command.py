@@ -1,4 +1,4 @@
-"""``jaxgkd describe``: its flags, and what it does with them. ::
+"""``jaxgkd describe``: its flags, and what it does with them::
 
     jaxgkd describe --data chembl2321810 --out texts.jsonl
     jaxgkd describe --data bbbp --backend server --base-url http://localhost:8000/v1 --model qwen3-8b \\

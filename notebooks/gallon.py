@@ -68,9 +68,9 @@ from jaxgkd.data import registry
 from jaxgkd.data.molecule_texts import templates
 
 molecules = registry.load("egfr" if FAST else "chembl2321810", recipe="gallon")
-print(f"{len(molecules.smiles):,} molecules, predicted: {[task.name for task in molecules.tasks]}")
-print(molecules.smiles[0])
-print(templates([molecules.smiles[0]])[0])
+print(f"{len(molecules):,} molecules, predicted: {[task.name for task in molecules.tasks]}")
+print(molecules.smiles(0))
+print(templates([molecules.smiles(0)])[0])
 
 # %% [markdown]
 # ## A run

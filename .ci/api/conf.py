@@ -4,6 +4,8 @@ A name in single backticks is a reference, and one that leads nowhere fails the 
 """
 
 import re
+import sys
+from functools import reduce
 from importlib.metadata import version as version_of
 
 project = "jaxgkd"
@@ -25,19 +27,33 @@ nitpick_ignore_regex = [("py:class", ".*")]
 
 
 def resolve(app, environment, node, content):
-    """Find a name wherever in the package it is defined, if it is defined once; what is no name is code."""
-    target = node.get("reftarget", "")
+    """Find a name as the module that mentions it would, else anywhere in the package; what is no name is code."""
+    target = node.get("reftarget", "").removesuffix("()")
     if node.get("refdomain") != "py" or node.get("reftype") == "class":
         return None
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*(\(\))?", target):
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", target):
         return content
-    domain = environment.get_domain("py")
-    ending = "." + target.removesuffix("()")
-    found = {name for name in domain.objects if f".{name}".endswith(ending)}
-    if len(found) != 1:
-        return None
-    name = found.pop()
-    return domain.resolve_xref(environment, node["refdoc"], app.builder, "obj", name, node, content)
+    objects = environment.get_domain("py").objects
+    holder = sys.modules.get(node.get("py:module") or "")
+    known = holder is not None and named(holder, node.get("py:class"), target)
+    found = {known} & set(objects) if known else {name for name in objects if f".{name}".endswith(f".{target}")}
+    if len(found) == 1:
+        domain = environment.get_domain("py")
+        return domain.resolve_xref(environment, node["refdoc"], app.builder, "obj", found.pop(), node, content)
+    return content if known else None
+
+
+def named(module, within, target):
+    """Where what a module calls ``target`` is defined, or its name alone where it has no place; "" if there is none."""
+    for start in (*([getattr(module, within, None)] if within else []), module):
+        if target in getattr(start, "__annotations__", {}):
+            return f"{module.__name__}.{within}.{target}" if within else target
+        try:
+            found = reduce(getattr, target.split("."), start)
+        except AttributeError:
+            continue
+        return f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', target)}"
+    return ""
 
 
 def setup(app):

@@ -194,7 +194,7 @@ def describe(
     Args:
       questions: read one by one, so that they need not all be in memory; the same one twice is asked once.
       describer: who answers.
-      path: of the file, see `answers`.
+      path: of the file, see ``answers``.
       on_progress: called with the questions that have an answer and those that failed.
 
     Raises:

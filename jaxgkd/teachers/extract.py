@@ -106,13 +106,13 @@ class TokenRows:
 
 
 def tokenise(tokenizer: Any, prompts: Sequence[str], *, max_tokens: int) -> TokenRows:
-    """Tokenise prompts with their special tokens, cut each at `max_tokens`, and keep equal ones once.
+    """Tokenise prompts with their special tokens, cut each at ``max_tokens``, and keep equal ones once.
 
     An empty prompt is its special tokens alone (for BERT, [CLS] [SEP]), which an encoder can read.
 
     Raises:
       DataError: a prompt has no token at all, as empty ones have for decoders without a start token.
-      ConfigError: `max_tokens` has no room beside the special tokens.
+      ConfigError: ``max_tokens`` has no room beside the special tokens.
     """
     bare = bare_tokenizer(tokenizer)
     special = bare.num_special_tokens_to_add(is_pair=False)
@@ -150,9 +150,9 @@ def batch_shapes(
 ) -> tuple[tuple[int, int], ...]:
     """The batch shapes (b, t), shortest first, that compute the fewest tokens for these lengths.
 
-    Every b is the largest power of two for which b·t stays within `batch_tokens`, so that a model which cuts batches
+    Every b is the largest power of two for which b·t stays within ``batch_tokens``, so that a model which cuts batches
     into blocks has no remainder. Exact dynamic programme over the lengths rounded up to a multiple of 8: the
-    padded tokens of all sequences, plus `shape_tokens` for each shape, since each is compiled once.
+    padded tokens of all sequences, plus ``shape_tokens`` for each shape, since each is compiled once.
 
     Args:
       lengths: [n] tokens of each sequence.
@@ -225,9 +225,9 @@ def extract(
 ) -> Store:
     """Run a model over prompts and return the store of its pooled states, continuing or reusing one that is there.
 
-    `store.report` says what it cost: `seconds` (tokenising and compiling included, all sittings added up), `n_tokens`,
-    `n_padded_tokens` (what they came to with padding), `tokens_per_second`, `n_truncated` and `n_distinct` prompts,
-    and `shapes` (b, t).
+    ``store.report`` says what it cost: ``seconds`` (tokenising and compiling included, all sittings added up),
+    ``n_tokens``, ``n_padded_tokens`` (what they came to with padding), ``tokens_per_second``, ``n_truncated`` and
+    ``n_distinct`` prompts, and ``shapes`` (b, t).
 
     Args:
       model: an NNX module, split once; it is not changed.
@@ -240,7 +240,7 @@ def extract(
       layers: which hidden states; 0 is the embeddings, n_layers or -1 the last one.
       pooling: "mean", "cls" or "last" over a prompt's real tokens.
       max_tokens: longer prompts are cut; the report counts them.
-      folder: where to write, by default the folder below `root` that belongs to this content (`store_path`).
+      folder: where to write, by default the folder below ``root`` that belongs to this content (`store_path`).
       root: folder of stores, by default the user's cache.
       dtype: "float16" (finer than bfloat16, refuses values beyond 65504), "bfloat16" or "float32" on disk.
       batch_tokens: tokens in a batch, 4096 on CPU and 32768 on an accelerator by default. Another value moves the
@@ -250,7 +250,7 @@ def extract(
 
     Raises:
       StoreError: the folder holds something else (the message names what differs), is being written, or cannot be.
-      ConfigError: a layer, `max_tokens`, `dtype` or the number of ids does not fit.
+      ConfigError: a layer, ``max_tokens``, ``dtype`` or the number of ids does not fit.
       DataError: a prompt has no token.
       Terminated: SIGTERM has come; what was computed is kept.
     """

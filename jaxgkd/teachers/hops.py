@@ -67,7 +67,7 @@ class HopFeatures:
     Fields:
       states: [n, hops + 1, d] float32 of length 1; hop 0 is the node's own text, hop h adds what lies within h links.
       folder: of the store they are in.
-      report: what the extraction cost (`seconds`, `tokens_per_second`, …) and what was cut.
+      report: what the extraction cost (``seconds``, ``tokens_per_second``, …) and what was cut.
       prompts: the hop prompts of the first nodes, for a report.
     """
 

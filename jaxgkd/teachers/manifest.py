@@ -82,7 +82,7 @@ class Manifest:
       n_items: number of items.
       n_rows: number of rows stored, at most `n_items`.
       pooling: how the states of a prompt's tokens become one.
-      layers: index of each stored layer in the order of `hidden_states` (0 is the embeddings).
+      layers: index of each stored layer in the order of ``hidden_states`` (0 is the embeddings).
       width: size of a state.
       max_tokens: prompts were cut to this many tokens.
       dtype: "float32", "float16" or "bfloat16", as stored.
@@ -136,7 +136,7 @@ def item_ids_hash(item_ids: Sequence[str]) -> str:
 
 
 def read_document(folder: Path) -> dict[str, Any]:
-    """The content of a folder's manifest.json: the manifest's fields, `files`, `chunks` and `report`.
+    """The content of a folder's manifest.json: the manifest's fields, `files`, ``chunks`` and ``report``.
 
     Raises:
       StoreError: it is missing, cut off, changed by hand or in another format.

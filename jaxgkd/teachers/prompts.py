@@ -131,7 +131,7 @@ def encoder_prompts(
       max_tokens: limit, special tokens included.
 
     Raises:
-      ConfigError: `hop` goes beyond the rings, or `max_tokens` leaves no room for text.
+      ConfigError: ``hop`` goes beyond the rings, or ``max_tokens`` leaves no room for text.
     """
     template = _Template("", "", "\nRelated: ", "\nRelated at distance {distance}: ")
     return _fit(graph, tokenizer, template, hop=hop, rings=rings, max_tokens=max_tokens)
@@ -159,7 +159,7 @@ def instruction_prompts(
       instruction: the task in words, by default the first of `INSTRUCTIONS`.
 
     Raises:
-      ConfigError: `hop` goes beyond the rings, or instruction and classes leave no room for text.
+      ConfigError: ``hop`` goes beyond the rings, or instruction and classes leave no room for text.
     """
     classes = "; ".join(graph.class_names)
     template = _Template(

@@ -29,7 +29,7 @@ class Rings:
         return len(self.members)
 
     def ring(self, i: int, distance: int) -> np.ndarray:
-        """Node indices at exactly `distance` ≥ 1 from the i-th centre."""
+        """Node indices at exactly ``distance`` ≥ 1 from the i-th centre."""
         offsets = self.offsets[distance - 1]
         return self.members[distance - 1][offsets[i] : offsets[i + 1]]
 
@@ -44,7 +44,7 @@ def distance_rings(
     seed: int = 0,
     nodes: np.ndarray | None = None,
 ) -> Rings:
-    """The nodes at exactly distance 1..hops of each centre, at most `max_neighbours` of them a distance.
+    """The nodes at exactly distance 1..hops of each centre, at most ``max_neighbours`` of them a distance.
 
     Edges count in both directions; self-loops and repeated edges do not. Where a ring is larger than the cap, the
     nodes with the smallest hash of (seed, centre, node) stay. The choice is therefore the same whichever other centres

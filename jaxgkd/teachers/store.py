@@ -50,7 +50,7 @@ def default_root() -> Path:
 
 
 def store_path(root: str | os.PathLike[str] | None, manifest: Manifest) -> Path:
-    """The folder under `root` (`default_root()` if None) that belongs to this content, whether or not it exists yet."""
+    """The folder under ``root`` (`default_root()` if None) of this content, whether it exists or not."""
     digest = hashlib.sha256(json.dumps(manifest.identity(), sort_keys=True).encode()).hexdigest()
     return (default_root() if root is None else Path(root)) / digest[:32]
 
