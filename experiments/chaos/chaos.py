@@ -107,7 +107,7 @@ def training(folder: Path) -> None:
             {"learning_rate": jnp.array([0.01, 0.03])},
             lambda epoch: (rows[i] for i in np.random.default_rng(epoch).permutation(len(rows))),
             n_batch=len(rows),
-            epochs=30,
+            epochs=15,
             score=lambda params: np.asarray(jnp.sum(params["w"] ** 2, axis=(1, 2))),
         )
         curves = {name.replace("/", "."): values for name, values in fitted.curves.items()}
@@ -124,7 +124,7 @@ def training(folder: Path) -> None:
             seeds,
             default={"learning_rate": 0.01, "weight_decay": 5e-4, "dropout": 0.5},
             space={"learning_rate": Choice((0.003, 0.01, 0.03)), "dropout": Choice((0.2, 0.5, 0.8))},
-            budget=Budget(epochs=200, patience=None, tries=3, search_seeds=1, finalists=2),
+            budget=Budget(epochs=100, patience=None, tries=2, search_seeds=1, finalists=2),
             run_dir=run_dir,
             console=Console(quiet=True),
         )
@@ -268,7 +268,8 @@ def main() -> None:
     for kind, result in found.items():
         most = max(each["sittings"] for each in result["finished"])
         print(f"| {kind} | {result['kills']} | {len(result['finished'])} | {most} | yes |")
-    arguments.out.write_text(json.dumps({"seed": arguments.seed, **found}, indent=1) + "\n", encoding="utf-8")
+    before = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    arguments.out.write_text(json.dumps(before | {"seed": arguments.seed, **found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

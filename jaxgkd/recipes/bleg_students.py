@@ -22,6 +22,7 @@ from jaxgkd.nn.brain_problem import Said, TaughtBrain, contrast_problem, make_ba
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.bleg_teacher import Taught
 from jaxgkd.training.checkpoint import leaves_by_name
+from jaxgkd.training.execution import execution
 from jaxgkd.training.loop import Problem, fit
 from jaxgkd.training.search import ranked
 from jaxgkd.training.timing import median_milliseconds
@@ -209,8 +210,7 @@ def _in_groups(
 ) -> list[Any]:
     """`fit` for a few runs at a time; the groups have one shape and share one program."""
     n_run = len(keys)
-    together = min(_TOGETHER, n_run) if jax.default_backend() == "cpu" else n_run
-    groups = -(-n_run // together)
+    groups = n_groups(n_run)
     # As even as can be: what fills up the last group is trained for nothing.
     together = -(-n_run // groups)
     total = len(shared["batches"])
@@ -240,7 +240,9 @@ def _in_groups(
 
 def n_groups(n_run: int) -> int:
     """How many groups as many students are trained in on this machine."""
-    return -(-n_run // _TOGETHER) if jax.default_backend() == "cpu" else 1
+    mesh = execution().mesh
+    together = _TOGETHER * (1 if mesh is None else mesh.size)
+    return -(-n_run // together) if jax.default_backend() == "cpu" else 1
 
 
 def jnp_tree(name: str, fits: Sequence[Any]) -> Any:

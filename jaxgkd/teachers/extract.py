@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -30,6 +31,8 @@ from jaxgkd.errors import ConfigError, DataError, StoreError
 from jaxgkd.teachers.manifest import Manifest, check_same, item_ids_hash, read_document
 from jaxgkd.teachers.prompts import bare_tokenizer, prompt_hash
 from jaxgkd.teachers.store import Store, StoreWriter, store_path
+from jaxgkd.training.devices import DATA, EVERYWHERE, put, put_rows, to_host
+from jaxgkd.training.execution import execution
 from jaxgkd.training.termination import deferred, leave_if_asked
 
 # Tokens in a batch, and tokens that a small encoder computes in the time that one more shape takes to compile: a
@@ -280,14 +283,15 @@ def extract(
         return finished
     tokens = tokenise(tokenizer, prompts, max_tokens=max_tokens)
     manifest = replace(manifest, n_rows=len(tokens.lengths))
+    mesh = execution().mesh
     default_batch, shape_tokens = CPU_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_TOKENS
     shapes = batch_shapes(
         tokens.lengths,
         max_tokens=max_tokens,
-        batch_tokens=batch_tokens or default_batch,
+        batch_tokens=batch_tokens or default_batch * (1 if mesh is None else mesh.shape[DATA]),
         shape_tokens=shape_tokens,
     )
-    states = _states_function(model, manifest)
+    states = _states_function(model, manifest, mesh)
 
     with StoreWriter(folder, manifest, item_ids, tokens.rows) as writer:
         batches = [batch for gap in writer.missing() for batch in plan_batches(tokens.lengths, shapes, *gap)]
@@ -337,10 +341,16 @@ def _finished(folder: Path, manifest: Manifest) -> Store | None:
     return store
 
 
-def _states_function(model: PoolingModel, manifest: Manifest) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
+def _states_function(
+    model: PoolingModel, manifest: Manifest, mesh: Mesh | None
+) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
     graphdef, state = nnx.split(model)
+    if mesh is not None:
+        # Weights that were loaded onto the mesh stay where they are.
+        there = lambda leaf: getattr(leaf.sharding, "mesh", None) == mesh  # noqa: E731
+        state = jax.tree.map(lambda leaf: leaf if there(leaf) else put(leaf, mesh, EVERYWHERE), state)
     asked = {"layers": manifest.layers, "pooling": manifest.pooling, "dtype": manifest.dtype}
-    return lambda input_ids, attention_mask: _pooled(graphdef, state, input_ids, attention_mask, **asked)
+    return lambda *batch: _pooled(graphdef, state, *put_rows(batch, mesh), **asked)
 
 
 # Compiled once per model and shape, however often a model is asked: prompts, names of classes, other data.
@@ -368,13 +378,14 @@ def _in_order(
     queue: deque[tuple[int, int, jax.Array]] = deque()
     for first, stop, shape in batches:
         values = states(*tokens.batch(first, stop, shape))
-        values.copy_to_host_async()
+        if values.is_fully_addressable:
+            values.copy_to_host_async()
         queue.append((first, stop, values))
         if len(queue) > BATCHES_AHEAD:
             first, stop, values = queue.popleft()
-            yield first, stop, np.asarray(values)[: stop - first]
+            yield first, stop, to_host(values)[: stop - first]
     for first, stop, values in queue:
-        yield first, stop, np.asarray(values)[: stop - first]
+        yield first, stop, to_host(values)[: stop - first]
 
 
 class _TokensPerSecond(ProgressColumn):

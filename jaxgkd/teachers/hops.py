@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from jaxgkd.graphs import undirected
 from jaxgkd.teachers.extract import extract
 from jaxgkd.teachers.prompts import HopPrompts, encoder_prompts, instruction_prompts
 from jaxgkd.teachers.rings import distance_rings
+from jaxgkd.training.devices import weights_sharding
+from jaxgkd.training.execution import execution
 from jaxgkd.training.timing import median_milliseconds
 
 TIMED_NODES = 32
@@ -51,10 +54,10 @@ class TextEncoder:
     @classmethod
     def load(cls, path_or_id: str) -> "TextEncoder":
         """From a folder, an installed package, the Hugging Face cache or the hub."""
-        folder = language.resolve(path_or_id)
+        folder, mesh = language.resolve(path_or_id), execution().mesh
         return cls(
             name=Path(path_or_id).name,
-            model=language.load(folder),
+            model=language.load(folder, placement=None if mesh is None else partial(weights_sharding, mesh)),
             tokenizer=language.load_tokenizer(folder),
             weights_hash=language.weights_hash(folder),
         )

@@ -386,11 +386,16 @@ def _sha256(path: Path) -> str:
 def _write_file(path: Path, content: bytes) -> str:
     """Put a file in place whole or not at all, even through a power cut; returns its sha256."""
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        # On a full disk half a file is in the way.
+        part.unlink(missing_ok=True)
+        raise
     # The new name is only safe once the folder that lists it is on the disk as well.
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:

@@ -17,7 +17,9 @@ import numpy as np
 import optax
 from jax import Array
 
+from jaxgkd.training.devices import EVERYWHERE, on_default_device, put, put_rows, to_host
 from jaxgkd.training.epochs import Epochs
+from jaxgkd.training.execution import execution
 from jaxgkd.training.loop import names
 from jaxgkd.training.underway import underway
 
@@ -95,14 +97,17 @@ def fit_batches(
     if epochs < 1:
         raise ValueError(f"epochs are at least 1, not {epochs}")
     start, step, keep = _program(problem)
+    mesh = execution().mesh
     at = Epochs(len(keys), -np.inf if higher_is_better else np.inf)
     given = (n_batch, epochs, higher_is_better, names(problem))
     with underway(given, keys, settings, shared, lambda: next(iter(batches(0)))) as training:
+        keys, settings = put((keys, settings), mesh, EVERYWHERE)
+        shared = put(shared, mesh, EVERYWHERE)
         state = start(keys, settings)
         # A copy, because the buffers of the state are written over.
         best = jax.tree.map(jnp.copy, state.params)
         if kept := training.kept():
-            state, best = kept.like("state", (state, best))
+            state, best = put(kept.like("state", (state, best)), mesh, EVERYWHERE)
             at.restore(kept)
 
         def parts() -> dict[str, Tree]:
@@ -110,6 +115,7 @@ def fit_batches(
 
         while at.epoch < epochs:
             for batch in islice(batches(at.epoch), at.number, None):
+                batch = put_rows(batch, mesh)
                 position = jnp.int32(at.epoch * n_batch + at.number)
                 progress = jnp.float32(min(1.0, (at.epoch + at.number / n_batch) / epochs))
                 state, logs = step(state, keys, settings, position, progress, batch, shared)
@@ -118,9 +124,8 @@ def fit_batches(
             means = at.means()
             broken = ~np.isfinite(means["train_loss"])
             if broken.any():
-                raise FloatingPointError(
-                    f"the loss of run {int(np.argmax(broken))} is not finite at epoch {at.epoch + 1}"
-                )
+                what = f"the loss of run {int(np.argmax(broken))} is not finite at epoch {at.epoch + 1}"
+                raise training.broken(what, parts)
             valid = np.asarray(score(state.params), float)
             better = valid > at.best_score if higher_is_better else valid < at.best_score
             best = keep(jnp.asarray(better), state.params, best)
@@ -134,7 +139,7 @@ def fit_batches(
             run = int(np.argmin(at.best_epoch))
             raise FloatingPointError(f"the validation metric of run {run} is not finite at any epoch")
         training.finished(at.position, parts)
-    return BatchFit(best, at.best_epoch, at.curves)
+    return BatchFit(on_default_device(best, mesh), at.best_epoch, at.curves)
 
 
 def predict_batches(
@@ -151,8 +156,9 @@ def predict_batches(
     """
     outputs = _outputs(problem)
     found: np.ndarray | None = None
+    mesh = execution().mesh
     for batch in batches:
-        values = np.asarray(outputs(params, batch))
+        values = to_host(outputs(put(params, mesh, EVERYWHERE), put_rows(batch, mesh)))
         rows = np.asarray(index(batch))
         if found is None:
             found = np.full((len(values), n, *values.shape[2:]), np.nan, np.float32)
@@ -191,9 +197,14 @@ def over_runs(function: Callable[..., Tree], of_runs: tuple[Tree, ...], *shared:
 
     An accelerator takes all runs at once. A CPU is as busy with one, whose states fit into its cache better.
     """
-    if jax.default_backend() == "cpu":
+
+    def one_by_one(of_runs, shared):
         return jax.lax.map(lambda one: function(*one, *shared), of_runs)
-    return jax.vmap(lambda *one: function(*one, *shared))(*of_runs)
+
+    def together(of_runs, shared):
+        return jax.vmap(lambda *one: function(*one, *shared))(*of_runs)
+
+    return jax.lax.platform_dependent(of_runs, shared, cpu=one_by_one, default=together)
 
 
 @lru_cache(maxsize=16)

@@ -1,5 +1,6 @@
 """Pytrees of arrays on disk, through Orbax: written whole or not at all, checked and read back as they were."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -31,7 +32,13 @@ def save_tree(path: Path, tree: Tree) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent.absolute(), prefix=f".{path.name}.") as scratch:
             whole = Path(scratch) / "tree"
-            load_orbax().save(os.fspath(whole), jax.tree.map(np.asarray, tree))
+            try:
+                load_orbax().save(os.fspath(whole), jax.tree.map(np.asarray, tree))
+            except ValueError as error:
+                # What the disk said is at the end of what the library underneath Orbax says.
+                if "os_error_code" not in str(error):
+                    raise
+                raise OSError(errno.EIO, str(error).split(": ")[-1].split(" [")[0]) from error
             (whole / CHECKSUMS).write_text(json.dumps(checksums(whole), indent=2) + "\n")
             os.rename(whole, path)
     except OSError as error:

@@ -8,13 +8,20 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from jax.sharding import Mesh
+
 from jaxgkd.errors import ConfigError
+from jaxgkd.training.devices import make_mesh
 
 
 @dataclass(frozen=True)
 class Execution:
     """How a run is carried out."""
 
+    devices: int = 1
+    """Devices the run is spread over, 0 for all: runs, rows of batches and texts are divided among them."""
+    model_devices: int = 1
+    """Of these, how many share the weights of the language model, where one device has no room for them."""
     checkpoint_every: float = 60.0
     """Seconds between two checkpoints of a training that is underway; --resume goes on from the last one."""
 
@@ -24,9 +31,22 @@ class Execution:
         Raises:
           ConfigError: a value is out of range.
         """
+        for field, least in (("devices", 0), ("model_devices", 1)):
+            if getattr(self, field) < least:
+                what, flag = f"the value is {getattr(self, field)}", f"--{field.replace('_', '-')}"
+                raise ConfigError(what, field=flag, mend=f"give {least} or more")
         if not self.checkpoint_every >= 0:
             what = f"the value is {self.checkpoint_every}"
             raise ConfigError(what, field="--checkpoint-every", mend="give 0 or more seconds")
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """Of the devices, None for a single one.
+
+        Raises:
+          ConfigError: there are fewer devices.
+        """
+        return None if self.devices == 1 else make_mesh(self.devices, self.model_devices)
 
 
 _execution: ContextVar[Execution] = ContextVar("execution", default=Execution())  # noqa: B039

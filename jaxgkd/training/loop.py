@@ -15,7 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import Mesh, PartitionSpec
 
+from jaxgkd.training.devices import DATA, EVERYWHERE, MODEL, RUNS, put, put_runs, to_host
+from jaxgkd.training.execution import execution
 from jaxgkd.training.underway import underway
 
 Tree = Any
@@ -127,35 +130,54 @@ def fit(
         raise ValueError(f"epochs and evaluate_every are at least 1, not {epochs} and {evaluate_every}")
     evaluations = -(-epochs // evaluate_every)
     sign = 1.0 if higher_is_better else -1.0
-    begin, advance = _program(problem, evaluations, evaluate_every, patience, select_by, sign)
+    mesh, n_run = execution().mesh, len(keys)
+    begin, advance = _program(problem, evaluations, evaluate_every, patience, select_by, sign, mesh)
     stretch = -(-evaluations // _STRETCHES)
     settings = (evaluations, evaluate_every, patience or 0, select_by, sign, names(problem))
     with underway(settings, keys, run_data, shared) as training:
+        keys, run_data, shared = put_runs(keys, mesh), put_runs(run_data, mesh), put(shared, mesh, EVERYWHERE)
         progress = begin(keys, run_data, shared)
         if kept := training.kept():
-            progress = kept.like("progress", progress)
+            progress = _spread(kept.like("progress", _whole(progress, mesh, n_run)), mesh)
         for end in range(stretch, evaluations + stretch, stretch):
             if kept is not None and kept.position > end:
                 continue
             progress = advance(progress, min(end, evaluations), keys, run_data, shared)
             done = int(progress.periods) - 1
             if on_progress is not None and done > end - stretch:
-                scores = np.asarray(progress.curves[select_by][done - 1])
+                scores = to_host(progress.curves[select_by])[done - 1, :n_run]
                 there = np.isfinite(scores)
                 on_progress(done * evaluate_every, float(scores[there].mean()) if there.any() else float("nan"))
             if done < end:
                 break
-            training.reached(done + 1, lambda progress=progress: {"progress": progress})
-        _check_finite(progress.state, select_by)
+            training.reached(done + 1, lambda progress=progress: {"progress": _whole(progress, mesh, n_run)})
+        progress = _whole(progress, mesh, n_run)
+        if fault := _not_finite(progress.state, select_by):
+            raise training.broken(fault, lambda: {"progress": progress})
         training.finished(int(progress.periods), lambda: {"progress": progress})
     state, curves = progress.state, progress.curves
     return Fit(
-        params=state.best_params,
-        rest=state.best_rest,
+        params=jax.tree.map(jnp.asarray, state.best_params),
+        rest=jax.tree.map(jnp.asarray, state.best_rest),
         best_epoch=np.asarray(state.best_epoch),
         epochs=evaluate_every * np.arange(1, evaluations + 1),
         curves={name: np.asarray(values).T for name, values in curves.items()},
     )
+
+
+def _whole(progress: _Progress, mesh: Mesh | None, n_run: int) -> _Progress:
+    """On the host, without the runs that only fill up devices; as it is where there is no mesh."""
+    if mesh is None:
+        return progress
+    progress = to_host(progress)
+    state, logs = jax.tree.map(lambda leaf: leaf[:n_run], (progress.state, progress.logs))
+    return _Progress(progress.periods, state, logs, {name: each[:, :n_run] for name, each in progress.curves.items()})
+
+
+def _spread(progress: _Progress, mesh: Mesh | None) -> _Progress:
+    """The inverse of `_whole`."""
+    state, logs = put_runs((progress.state, progress.logs), mesh)
+    return _Progress(put(progress.periods, mesh, EVERYWHERE), state, logs, put_runs(progress.curves, mesh, axis=1))
 
 
 def names(functions: tuple[Callable[..., Any], ...]) -> str:
@@ -163,23 +185,25 @@ def names(functions: tuple[Callable[..., Any], ...]) -> str:
     return " ".join(getattr(each, "__qualname__", "") for each in functions)
 
 
-def _check_finite(state: _State, select_by: str) -> None:
+def _not_finite(state: _State, select_by: str) -> str | None:
+    """What is not finite that should be, if anything."""
     broken_epoch, best_epoch = np.asarray(state.broken_epoch), np.asarray(state.best_epoch)
     if broken_epoch.any():
         run = int(np.flatnonzero(broken_epoch)[0])
-        raise FloatingPointError(f"the loss of run {run} is not finite at epoch {broken_epoch[run]}")
+        return f"the loss of run {run} is not finite at epoch {broken_epoch[run]}"
     if not best_epoch.all():
         run = int(np.flatnonzero(best_epoch == 0)[0])
-        raise FloatingPointError(f"the metric '{select_by}' of run {run} is not finite at any epoch")
+        return f"the metric '{select_by}' of run {run} is not finite at any epoch"
     for leaf in jax.tree.leaves(state.best_params):
         whole = np.isfinite(np.asarray(leaf, np.float32)).reshape(len(best_epoch), -1).all(axis=1)
         if not whole.all():
             run = int(np.flatnonzero(~whole)[0])
-            raise FloatingPointError(f"the weights of run {run} are not finite at its best epoch, {best_epoch[run]}")
+            return f"the weights of run {run} are not finite at its best epoch, {best_epoch[run]}"
+    return None
 
 
 @lru_cache(maxsize=8)
-def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
+def _program(problem, evaluations, evaluate_every, patience, select_by, sign, mesh=None):
     """Two compiled functions: ``begin`` gives what there is before the first epoch, ``advance`` goes on from there.
 
     A period is an evaluation and the training up to the next one, in this order: what the evaluation of some weights
@@ -188,6 +212,13 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
     nothing is kept.
     """
     total = evaluations * evaluate_every
+    # On a mesh every device goes through the program with its own runs: nothing has to be exchanged.
+    over_runs: Any = _Progress(*(EVERYWHERE, RUNS, RUNS, PartitionSpec(None, RUNS[0])))  # type: ignore[arg-type]
+
+    def spread(function, in_specs):
+        if mesh is None:
+            return function
+        return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=over_runs, check_vma=False)
 
     def start(key, data):
         params, rest = problem.init(jax.random.fold_in(key, 0), data)
@@ -244,7 +275,6 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
         as_float = lambda tree: jax.tree.map(lambda value: value.astype(jnp.float32), tree)  # noqa: E731
         return state, as_float(metrics), as_float({name: values[-1] for name, values in logs.items()})
 
-    @jax.jit
     def begin(keys, run_data, shared):
         state = jax.vmap(start)(keys, run_data)
         _, metrics, logs = jax.eval_shape(period, state, jnp.int32(0), keys, run_data, shared)
@@ -256,8 +286,6 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
             curves={name: unknown(evaluations) for name in {**logs, **metrics}},
         )
 
-    # What there is of all runs is written over in place.
-    @partial(jax.jit, donate_argnums=0)
     def advance(progress, end, keys, run_data, shared):
         def unfinished(progress):
             state = progress.state
@@ -273,6 +301,10 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign):
             )
             return _Progress(i + 1, state, logs, curves)
 
-        return jax.lax.while_loop(unfinished, body, progress)
+        progress = jax.lax.while_loop(unfinished, body, progress)
+        # Devices whose runs have all stopped early have had fewer.
+        return progress if mesh is None else progress._replace(periods=jax.lax.pmax(progress.periods, (DATA, MODEL)))
 
-    return begin, advance
+    begin = jax.jit(spread(begin, (RUNS, RUNS, EVERYWHERE)))
+    # What there is of all runs is written over in place.
+    return begin, jax.jit(spread(advance, (over_runs, EVERYWHERE, RUNS, RUNS, EVERYWHERE)), donate_argnums=0)

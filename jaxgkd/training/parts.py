@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxgkd.training.execution import execution
 from jaxgkd.training.loop import Fit, Problem, fit
 
 _TOGETHER = 4
@@ -30,7 +31,7 @@ def fit_in_parts(
     evaluate_every: int = 1,
     on_progress: Callable[[int, float], None] | None = None,
 ) -> Fit:
-    """`fit` of all runs to the end, the same whatever the number of threads; on accelerators in one part.
+    """`fit` of all runs to the end, the same whatever the number of threads; in one part on accelerators and meshes.
 
     Args:
       problem, keys, run_data, shared, epochs, evaluate_every: see `fit`.
@@ -42,7 +43,7 @@ def fit_in_parts(
       ValueError, FloatingPointError: as `fit` does; runs are then counted within their part.
     """
     n_run = len(keys)
-    together = min(_TOGETHER, n_run) if jax.default_backend() == "cpu" else n_run
+    together = min(_TOGETHER, n_run) if jax.default_backend() == "cpu" and execution().mesh is None else n_run
     # Runs that fill up the last part are left out again: all parts have one shape, and one program.
     index = np.minimum(np.arange(-(-n_run // together) * together), n_run - 1).reshape(-1, together)
 

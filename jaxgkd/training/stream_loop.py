@@ -17,7 +17,9 @@ import optax
 from jax import Array
 
 from jaxgkd.training.batch_loop import over_runs
+from jaxgkd.training.devices import EVERYWHERE, on_default_device, put, put_rows
 from jaxgkd.training.epochs import Epochs
+from jaxgkd.training.execution import execution
 from jaxgkd.training.loop import Fit, names
 from jaxgkd.training.underway import underway
 
@@ -84,14 +86,15 @@ def fit_stream(
         raise ValueError(f"epochs and evaluate_every are at least 1, not {epochs} and {evaluate_every}")
     start, step, keep = _program(problem)
     evaluations = -(-epochs // evaluate_every)
-    at = Epochs(len(keys), -np.inf)
+    mesh, at = execution().mesh, Epochs(len(keys), -np.inf)
     given = (evaluations, evaluate_every, patience or 0, select_by, names(problem))
     with underway(given, keys, run_data, lambda: next(iter(batches(0)))) as training:
+        keys, run_data = put((keys, run_data), mesh, EVERYWHERE)
         state = start(keys, run_data)
         # A copy, because the buffers of the state are written over.
         best = jax.tree.map(jnp.copy, (state.params, state.rest))
         if kept := training.kept():
-            state, best = kept.like("state", (state, best))
+            state, best = put(kept.like("state", (state, best)), mesh, EVERYWHERE)
             at.restore(kept)
 
         def parts() -> dict[str, Tree]:
@@ -99,6 +102,7 @@ def fit_stream(
 
         while at.epoch < evaluations * evaluate_every and not at.stopped.all():
             for batch in islice(batches(at.epoch), at.number, None):
+                batch = put_rows(batch, mesh)
                 state, logs = step(state, keys, run_data, jnp.int32(at.steps), batch)
                 at.add(logs)
                 training.reached(at.position, parts)
@@ -107,7 +111,8 @@ def fit_stream(
             epoch, means = at.epoch + 1, at.means()
             broken = ~np.isfinite(means["train_loss"]) & ~at.stopped
             if broken.any():
-                raise FloatingPointError(f"the loss of run {int(np.argmax(broken))} is not finite at epoch {epoch}")
+                what = f"the loss of run {int(np.argmax(broken))} is not finite at epoch {epoch}"
+                raise training.broken(what, parts)
             if epoch % evaluate_every == 0:
                 scores = score(state.params, state.rest)
                 value = np.where(at.stopped, -np.inf, scores[select_by])
@@ -126,7 +131,7 @@ def fit_stream(
             run = int(np.argmin(at.best_epoch))
             raise FloatingPointError(f"the metric '{select_by}' of run {run} is never finite")
         training.finished(at.position, parts)
-    params, rest = best
+    params, rest = on_default_device(best, mesh)
     return Fit(params, rest, at.best_epoch, evaluate_every * np.arange(1, evaluations + 1), at.curves)
 
 

@@ -218,14 +218,21 @@ class Training:
         if self._keeper is not None and time.monotonic() - self._begun >= min(_SHORT_SECONDS, self._keeper.every):
             self._keep(position, state)
 
+    def broken(self, what: str, state: Callable[[], dict[str, Tree]]) -> FloatingPointError:
+        """The error of a training that cannot go on, its state kept beside those it could go on from, and named."""
+        if self._keeper is None:
+            return FloatingPointError(what)
+        folder = self._own_folder() / "broken"
+        self._keeper.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+        _write(folder, _parts(state()))
+        return FloatingPointError(f"{what} (the state is kept in {folder})")
+
     def _keep(self, position: int, state: Callable[[], dict[str, Tree]]) -> None:
         assert self._keeper is not None
         if position > self._position:
             self._position = position
-            parts = {part: _to_host(tree) for part, tree in state().items()}
-            # A part without a leaf is none: Orbax would not give it back.
-            parts = {part: leaves for part, leaves in parts.items() if leaves}
-            self._keeper.write(self._own_folder() / _name(position), parts)
+            self._keeper.write(self._own_folder() / _name(position), _parts(state()))
 
     def _own_folder(self) -> Path:
         if self._folder is None:
@@ -268,6 +275,12 @@ def fingerprint(given: Tree) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:32]
+
+
+def _parts(state: dict[str, Tree]) -> dict[str, dict[str, np.ndarray]]:
+    parts = {part: _to_host(tree) for part, tree in state.items()}
+    # A part without a leaf is none: Orbax would not give it back.
+    return {part: leaves for part, leaves in parts.items() if leaves}
 
 
 def _write(folder: Path, parts: dict[str, dict[str, np.ndarray]]) -> None:

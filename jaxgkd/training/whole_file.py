@@ -12,7 +12,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file through a temporary one beside it, which is renamed into its place.
 
     Raises:
-      ConfigError: the folder is not there or cannot be written to.
+      ConfigError: the folder is not there, cannot be written to, or is full; what was there before still is.
     """
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -30,6 +30,10 @@ def write_whole(path: Path, content: bytes) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        mend = "make room there, or choose another folder"
+        raise ConfigError(f"the file cannot be written ({error.strerror})", file=path, mend=mend) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

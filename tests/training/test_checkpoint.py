@@ -1,6 +1,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -119,6 +122,17 @@ def test_a_disk_that_refuses_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_tree(tmp_path / "file" / "one", {"w": np.zeros(3)})
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(tmp_path):
+    script = Path(__file__).with_name("on_a_full_disk.py")
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    for line, name in zip(lines, ("file", "tree", "store", "kept", "answers.jsonl"), strict=True):
+        assert (line.startswith(f"{tmp_path}/{name}") and "File too large" in line) or "No space left" in line
 
 
 def test_leaves_go_to_names_and_back():

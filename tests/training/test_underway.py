@@ -12,6 +12,7 @@ import pytest
 from jaxgkd.errors import CheckpointError
 from jaxgkd.training import termination
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches
+from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.loop import Problem, fit
 from jaxgkd.training.parts import fit_in_parts
 from jaxgkd.training.stream_loop import StreamProblem, fit_stream
@@ -203,6 +204,18 @@ def test_damage_is_found_and_named(tmp_path):
     newest.rmdir()
     with keeping(tmp_path, 0.0):
         same(fit_whole(), fit_whole())
+
+
+def test_a_loss_that_is_no_number_leaves_its_state_behind(tmp_path):
+    with (
+        pytest.raises(
+            FloatingPointError, match=r"run 1 is not finite at epoch 1 \(the state is kept in (.*)\)"
+        ) as error,
+        keeping(tmp_path, 1e9),
+    ):
+        fit_whole(targets=TARGETS.at[1].set(jnp.nan))
+    folder = Path(str(error.value).split("kept in ")[1].rstrip(")"))
+    assert folder.parent.parent == tmp_path and "progress" in load_tree(folder)
 
 
 def test_random_keys_and_half_precision_come_back(tmp_path):
