@@ -1,16 +1,20 @@
-"""What tests of several packages need: a run directory of simulated numbers, a small language model, a text graph."""
+"""What tests of several packages need: a run directory of simulated numbers, a small language model, a text graph,
+and the folder of a run with untrained students."""
 
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
+import pandas
 import pytest
 import tokenizers
 import transformers
+from flax import nnx
 from hypothesis import settings
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -18,8 +22,14 @@ from matplotlib.transforms import Bbox
 from safetensors.numpy import save_file
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
-from jaxgkd import language
+from jaxgkd import cli, language
+from jaxgkd.data import bag_of_words
+from jaxgkd.data.text_graphs import load_text_graph
+from jaxgkd.nn.encoders import make_student
+from jaxgkd.nn.named_weights import student_weights
+from jaxgkd.recipes.kept_nodes import VOCABULARY
 from jaxgkd.training.statistics import paired_difference
+from jaxgkd.training.student_folder import KeptStudent, read_student, write_student
 from jaxgkd.training.summary import write_summary
 
 
@@ -394,3 +404,68 @@ def own_cache(tmp_path_factory) -> Iterator[Path]:
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def node_run(tmp_path, text_graph_folder) -> Callable[..., tuple[Path, Path]]:
+    """Writes the folder of a run with two untrained students of a kind, and a graph; returns both."""
+
+    def node_run(kind: str, *, features: bool = False, change=None) -> tuple[Path, Path]:
+        data = text_graph_folder(tmp_path / "topics", features=features, change=change)
+        vocabulary = bag_of_words.fit(load_text_graph(data).texts)
+        d_in = 9 if features else len(vocabulary.terms)
+        models = [make_student(kind, d_in, 8, 2, 3, jax.random.key(i), norm="batch") for i in (0, 1)]
+        members = [student_weights(*nnx.split(model, nnx.Param, ...)[1:]) for model in models]
+        run = tmp_path / "run"
+        run.mkdir()
+        for name in ("config.json", "summary.json"):
+            (run / name).write_text("{}")
+        kept = KeptStudent(
+            recipe="lingugkd",
+            reads={
+                "data": "text graph",
+                "inputs": "features" if features else "words",
+                "width": d_in,
+                "edges": kind != "mlp",
+                "text_columns": [],
+                "label": "label",
+                "positions": 0,
+            },
+            model={"kind": kind, "d_in": d_in, "width": 8, "layers": 2, "norm": "batch", "classes": 3},
+            says={"kind": "classes", "names": ["graph", "molecules", "student"]},
+            members=[{"seed": 0, "valid": 0.5}, {"seed": 1, "valid": 0.75}],
+            chosen=[1],
+            why="best accuracy on its own validation nodes",
+            weights={name: np.stack([one[name] for one in members]) for name in members[0]},
+            files={} if features else {VOCABULARY: vocabulary.to_json().encode()},
+        )
+        write_student(run, kept)
+        return run, data
+
+    return node_run
+
+
+@pytest.fixture
+def predicts_itself(tmp_path) -> Callable[[Path, Path], dict[str, np.ndarray]]:
+    """Asks the distilled student that a run over molecules keeps about the run's own data, and compares with the run.
+
+    Nothing of the run is there but its student. Returns what was predicted, by column.
+    """
+
+    def predicts_itself(run: Path, data: Path) -> dict[str, np.ndarray]:
+        alone = tmp_path / f"alone-{run.name}"
+        shutil.copytree(run / "student", alone / "student")
+        for name in ("config.json", "summary.json"):
+            shutil.copy(run / name, alone)
+        kept = read_student(alone)
+        out = tmp_path / f"{run.name}.parquet"
+        assert cli.main(["predict", str(alone), "--data", str(data), "--out", str(out)]) == 0
+        table = pandas.read_parquet(out)
+        with np.load(run / "predictions.npz", allow_pickle=False) as arrays:
+            expected = arrays["pred/student_distilled"][kept.members[kept.chosen[0]]["seed"]]
+        column = "p" if kept.says["kind"] == "binary" else "predicted"
+        for i, task in enumerate(kept.says["tasks"]):
+            np.testing.assert_allclose(table[f"{column}_{task}"], expected[:, i], rtol=1e-5, atol=1e-5)
+        return {name: table[name].to_numpy() for name in table}
+
+    return predicts_itself

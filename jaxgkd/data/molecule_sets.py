@@ -66,6 +66,8 @@ def load_molecule_set(
     max_atoms: int | None = None,
     workers: int | None = None,
     progress: Callable[[int, float], None] | None = None,
+    labelled: bool = True,
+    root: Path | None = None,
 ) -> Molecules:
     """Reads a table of SMILES, with the SD file of the same name beside it where there is one, or an SD file alone.
 
@@ -74,7 +76,8 @@ def load_molecule_set(
       labels: columns that are labels; by default those known of a published set, else the one column it can be.
       kinds: of every label, by default inferred.
       hydrogens: by default explicit where the coordinates of an SD file come with them, else implicit.
-      max_atoms, workers, progress: see ``load_molecules``.
+      max_atoms, workers, progress, root: see ``load_molecules``.
+      labelled: False reads no label, whatever columns there are.
 
     Raises:
       DataError: nothing is there, or it cannot be used.
@@ -95,13 +98,14 @@ def load_molecule_set(
     return load_molecules(
         path,
         sdf=sdf,
-        labels=tuple(labels) or known.labels or None,
+        labels=tuple(labels) or known.labels or None if labelled else (),
         kinds=tuple(kinds) or None,
         hydrogens=hydrogens,
         max_atoms=max_atoms,
         name=stem,
         workers=workers,
         progress=progress,
+        root=root,
     )
 
 

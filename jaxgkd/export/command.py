@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import tyro
 from rich.console import Console
 from safetensors.numpy import save as save_tensors
@@ -36,8 +37,9 @@ class Export:
     """Folder of a finished run."""
     out: Path
     """Folder to make."""
-    seed: int | None = None
-    """Member to export, by its position (see student/student.json); by default the one that validated best."""
+    member: int | None = None
+    """Member to export, by its position in student/student.json; by default those that predict: the one that validated
+    best, or the mean of its ensemble."""
     overwrite: bool = False
     """Replace --out where it is an earlier export."""
 
@@ -50,11 +52,11 @@ def run(config: Export, console: Console) -> Path:
     """
     _check_out(config)
     kept = read_student(config.run)
-    member = kept.chosen if config.seed is None else config.seed
-    if not 0 <= member < len(kept.members):
+    members = list(kept.chosen) if config.member is None else [config.member]
+    if not 0 <= members[0] < len(kept.members):
         mend = f"give 0 to {len(kept.members) - 1}"
-        raise ConfigError(f"the run has {len(kept.members)} members", field="--seed", mend=mend)
-    weights = {name: leaf[0] for name, leaf in kept.of_members([member]).items()}
+        raise ConfigError(f"the run has {len(kept.members)} members", field="--member", mend=mend)
+    weights = {name: leaf.astype(np.float32) for name, leaf in kept.of_members(members).items()}
     program = _program(kept)
     lowered = lower(program, weights)
     files = dict(kept.files) | {
@@ -66,7 +68,7 @@ def run(config: Export, console: Console) -> Path:
     manifest = {
         "format": 1,
         "recipe": kept.recipe,
-        "member": dict(kept.members[member]),
+        "members": [dict(kept.members[member]) for member in members],
         "platforms": list(PLATFORMS),
         "inputs": described(program.inputs),
         "output": {"shape": list(program.output), "dtype": "float32", "about": program.about},
@@ -84,6 +86,10 @@ def run(config: Export, console: Console) -> Path:
 
 
 def _program(kept: KeptStudent) -> Program:
+    if kept.reads["data"] == "molecules":
+        from jaxgkd.export.molecules import molecule_program
+
+        return molecule_program(kept)
     from jaxgkd.export.nodes import node_program
 
     return node_program(kept)

@@ -6,7 +6,7 @@ Nodes come in compressed sparse rows, as SciPy has them, since a dense bag of wo
 from collections.abc import Mapping
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -40,11 +40,11 @@ def node_program(kept: KeptStudent) -> Program:
     def call(weights: Mapping[str, Array], inputs: Mapping[str, Array]) -> Array:
         rows = traced_sparse_rows(inputs["indptr"], inputs["indices"], inputs["data"], width)
         n = inputs["indptr"].shape[0] - 1
-        none = np.zeros(0, np.int32)
-        ends = (inputs["senders"], inputs["receivers"]) if reads_edges else (none, none)
+        none = jnp.zeros(0, jnp.int32)
+        senders, receivers = (inputs["senders"], inputs["receivers"]) if reads_edges else (none, none)
         graph = GraphsTuple(rows, None, None, None, None, None, None)  # type: ignore[arg-type]
         student = nnx.merge(graphdef, *states_of(make, weights))
-        return jax.nn.softmax(student(graph, traced_layout(*map(jax.numpy.asarray, ends), n, n)).logits)
+        return jax.nn.softmax(student(graph, traced_layout(senders, receivers, n, n)).logits)
 
     inputs = {
         "indptr": Input(("n + 1",), "int32", "values indptr[i]:indptr[i + 1] are those of node i"),

@@ -8,13 +8,15 @@ import numpy as np
 from jax import Array, export
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+#: Symbols of what a graph may have none of: edges, values. JAX's own symbols stand for 1 and more.
+MAY_BE_EMPTY = ("e", "v")
 
 
 class Input(NamedTuple):
     """An array that a program takes.
 
     Fields:
-      shape: sizes, or symbols such as ``n`` and ``n + 1``, shared between inputs.
+      shape: sizes, or symbols such as ``n`` and ``n + 1``, shared between inputs; those in `MAY_BE_EMPTY` may be 0.
       dtype: its name.
       about: what it holds, in words.
     """
@@ -28,7 +30,7 @@ class Program(NamedTuple):
     """What is exported.
 
     Fields:
-      call: from the weights by name and the inputs by name to an array.
+      call: from the weights of one member by name, and the inputs by name, to an array.
       inputs: name → what goes in.
       output: shape in words; about: what comes out, in words.
     """
@@ -40,16 +42,30 @@ class Program(NamedTuple):
 
 
 def lower(program: Program, weights: Mapping[str, np.ndarray]) -> export.Exported:
-    """StableHLO of a program for every platform, with symbols for sizes that are not fixed."""
+    """StableHLO of the mean over members for every platform, with symbols for sizes that are not fixed.
+
+    Args:
+      program: of one member.
+      weights: name → [members, ...].
+    """
     scope = export.SymbolicScope()
     given = {
         name: jax.ShapeDtypeStruct(
-            export.symbolic_shape(", ".join(map(str, each.shape)) + ",", scope=scope), np.dtype(each.dtype)
+            export.symbolic_shape(", ".join(map(_symbol, each.shape)) + ",", scope=scope), np.dtype(each.dtype)
         )
         for name, each in program.inputs.items()
     }
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
-    return export.export(jax.jit(program.call), platforms=PLATFORMS)(shapes, given)
+
+    def mean(weights: Mapping[str, Array], inputs: Mapping[str, Array]) -> Array:
+        said = jax.lax.map(lambda one: program.call(one, inputs), weights)
+        return jax.numpy.mean(said, axis=0)
+
+    return export.export(jax.jit(mean), platforms=PLATFORMS)(shapes, given)
+
+
+def _symbol(size: int | str) -> str:
+    return f"{size} - 1" if size in MAY_BE_EMPTY else str(size)
 
 
 def described(inputs: Mapping[str, Input]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ transposed matrix. Under ``vmap`` (many seeds) a CPU computes the product for on
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from jax.custom_batching import custom_vmap
 from jax.experimental import sparse
 from jaxtyping import Array, Float, Int
 
+#: An integer, or a symbol that `jax.export` puts for one.
+Size = Any
 # Columns that a maximum reads at a time: bounds its memory to edges × 32 whatever the width.
 _MAX_COLUMNS = 32
 # Numbers gathered from each end of the edges at a time when edge weights are differentiated: they stay in cache.
@@ -55,7 +57,7 @@ class Layout:
     __no_type_check__ = True
 
     @property
-    def n_edges(self) -> int:
+    def n_edges(self) -> Size:
         """Number of edges e."""
         return self.senders.shape[0]
 
@@ -382,7 +384,7 @@ def _product(weights, senders, receivers, row_start, values):
     kernel wants to know how many edges there are, and would tie the program to the XLA that exported it.
     """
     sizes = (*weights.shape, *row_start.shape, *values.shape)
-    if not all(jax.core.is_constant_dim(size) for size in sizes):
+    if not all(isinstance(size, int) for size in sizes):
         return _gathered(weights, senders, receivers, row_start, values)
     return jax.lax.platform_dependent(
         weights, senders, receivers, row_start, values, cpu=_compressed, default=_gathered

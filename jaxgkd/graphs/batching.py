@@ -67,6 +67,20 @@ class ManyGraphs:
         """Edges of every graph, [n]."""
         return np.diff(self.edge_start)
 
+    def part(self, first: int, last: int) -> "ManyGraphs":
+        """Graphs ``first`` to ``last``, the end left out; arrays are views."""
+        nodes = slice(int(self.node_start[first]), int(self.node_start[last]))
+        edges = slice(int(self.edge_start[first]), int(self.edge_start[last]))
+        return ManyGraphs(
+            nodes=jax.tree.map(lambda leaf: leaf[nodes], self.nodes),
+            edges=jax.tree.map(lambda leaf: leaf[edges], self.edges),
+            senders=self.senders[edges],
+            receivers=self.receivers[edges],
+            globals=jax.tree.map(lambda leaf: leaf[first:last], self.globals),
+            node_start=self.node_start[first : last + 1] - nodes.start,
+            edge_start=self.edge_start[first : last + 1] - edges.start,
+        )
+
     @classmethod
     def from_list(cls, graphs: Sequence[Mapping[str, Any]]) -> "ManyGraphs":
         """From one mapping a graph: ``nodes``, ``senders``, ``receivers`` and, where wanted, ``edges`` and ``globals``.

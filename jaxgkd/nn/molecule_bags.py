@@ -7,7 +7,7 @@ the same values as with one pass an atom, at a hundredth of the price, and whole
 Deep sets: Zaheer et al., arXiv 1703.06114; the student of GALLON: per-atom layers, a mean, a linear layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -65,6 +65,22 @@ def bags_of_bits(bits: np.ndarray) -> Bags:
     """Molecules as bags of the bits that are set in their fingerprints [n, u], of 0 and 1."""
     molecule, bit = np.nonzero(bits)
     return _bags(np.arange(bits.shape[1])[:, None], molecule, bit, np.ones(len(bit)), len(bits))
+
+
+def padded_bags(bags: Bags, n: int, *, round_up: Callable[[int], int]) -> Bags:
+    """The same bags in one of few shapes, for programs that meet many chunks; rows past the first are padding.
+
+    Args:
+      bags: of fewer than ``n`` molecules.
+      n: molecules there will be; the last one holds what is padding.
+      round_up: a number of things or of their places in molecules → what it is filled up to.
+    """
+    layout, counts = bags.layout, np.asarray(bags.counts)
+    u, e = bags.things.shape[0], layout.n_edges
+    more = round_up(u + 1) - u
+    things = np.concatenate([np.asarray(bags.things), np.zeros((more, bags.things.shape[1]), np.int32)])
+    fill = lambda ends, value: np.concatenate([np.asarray(ends), np.full(round_up(e) - e, value)])  # noqa: E731
+    return _bags(things, fill(layout.receivers, n - 1), fill(layout.senders, u), fill(counts, 0.0), n)
 
 
 def _bags(things: np.ndarray, molecule: np.ndarray, thing: np.ndarray, counts: np.ndarray, n: int) -> Bags:

@@ -81,6 +81,30 @@ class PathRelations(nnx.Module):
         return Relations(table[rows.pairs["path"]].transpose(0, 3, 1, 2), None)
 
 
+class OpenPathRelations(nnx.Module):
+    """`PathRelations` for molecules whose kinds of paths are not known beforehand, with the same parameters.
+
+    Every pair brings its own distance and edges, which costs as much as there are pairs: for prediction.
+    """
+
+    n_summary = 0
+
+    def __init__(self, n_hop: int, n_heads: int, *, n_bond_kinds: int, rngs: nnx.Rngs):
+        """One number a head; ``n_hop`` edges of a path are told apart, of kinds below ``n_bond_kinds``."""
+        initializer = nnx.initializers.normal(0.02)
+        self.distance = nnx.Param(initializer(rngs.params(), (FARTHEST + 2, n_heads)))
+        self.hops = nnx.Param(initializer(rngs.params(), (n_hop, n_bond_kinds, n_heads)))
+
+    def __call__(self, rows: RowBatch) -> Relations:
+        """Relations of a batch with ``distance`` [g, L, L] and ``hops`` [g, L, L, h] of `Paths` among its pairs."""
+        distance, hops = (rows.pairs[name].astype(jnp.int32) for name in ("distance", "hops"))
+        there = (hops > 0).astype(jnp.float32)
+        # One hop after another: all at once would hold pairs × hops × heads.
+        along = sum(self.hops[...][hop][hops[..., hop] - 1] * there[..., hop, None] for hop in range(hops.shape[-1]))
+        bias = self.distance[...][distance] + along / jnp.maximum(jnp.sum(there, axis=-1), 1.0)[..., None]
+        return Relations(bias.transpose(0, 3, 1, 2), None)
+
+
 @dataclass(frozen=True, eq=False)
 class _Shares:
     """With which weights learned vectors enter the sum of a path: values [u, c] for the vectors ``columns`` [c].

@@ -4,6 +4,7 @@ jaxgkd predict runs/lingugkd-my-graph --data new-papers --out predictions.parque
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +46,7 @@ def run(config: Predict, console: Console) -> Outcome:
     """
     check_output(config.out, overwrite=config.overwrite)
     kept = read_student(config.run)
-    members = list(range(len(kept.members))) if config.seeds == "all" else [kept.chosen]
+    members = list(range(len(kept.members))) if config.seeds == "all" else list(kept.chosen)
     outcome = _predict(config, kept, members)
     outcome.print(console)
     console.print(f"predictions: {config.out}", soft_wrap=True, highlight=False, markup=False)
@@ -53,12 +54,17 @@ def run(config: Predict, console: Console) -> Outcome:
 
 
 def _predict(config: Predict, kept: KeptStudent, members: list[int]) -> Outcome:
+    found = registry.source(config.data, recipe=kept.recipe)
+    source = registry.load(found, recipe=kept.recipe) if isinstance(found, str) else found
+    if kept.reads["data"] == "molecules":
+        from jaxgkd.predict.molecules import predict_molecules
+
+        return predict_molecules(kept, members, source, partial(OutputFile, config.out))
     from jaxgkd.data.new_nodes import NewNodes
     from jaxgkd.predict.nodes import predict_nodes
 
-    found = registry.source(config.data, recipe=kept.recipe)
     nodes = NewNodes(
-        registry.load(found, recipe=kept.recipe) if isinstance(found, str) else found,
+        source,
         text_columns=config.text_columns or kept.reads["text_columns"] or None,
         hidden=kept.reads["label"],
         with_text=kept.reads["inputs"] == "words",

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 import scipy.special
@@ -81,7 +82,7 @@ def _alone(
 ) -> Iterator[tuple[NodeChunk, dict[int, str], np.ndarray]]:
     """Chunks, their problems and probabilities [n, classes], of a student that reads no edges."""
     make = node_student_maker(kept)
-    states = states_of(make, kept.of_members(members))
+    states = jax.tree.map(jnp.asarray, states_of(make, kept.of_members(members)))
     forward = jax.jit(partial(_forward, graphdef_of(make)))
     size = 0
     for chunk, inputs in _inputs(kept, nodes):
@@ -123,10 +124,10 @@ def _with_edges(
     neighbours = compress_homogeneous(*undirected(*nodes.edges()), inputs.shape[0]).relations[EDGE]
     make = node_student_maker(kept)
     student = LayerwiseStudent(make, lambda model: model, neighbours, inputs)
-    states = states_of(make, kept.of_members(members))
+    states = jax.tree.map(jnp.asarray, states_of(make, kept.of_members(members)))
     total = np.zeros((inputs.shape[0], len(kept.says["names"])), np.float32)
     for member in range(len(members)):
-        logits, _ = student(*one_member(*states, member))
+        logits, _ = student(*one_member(states, member))
         total += scipy.special.softmax(logits[0], axis=-1) / len(members)
     linked = np.diff(neighbours.indptr) > 0
     start = 0

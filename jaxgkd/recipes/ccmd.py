@@ -30,6 +30,7 @@ from jaxgkd.graphs import shortest_paths
 from jaxgkd.graphs.size_classes import similar_budgets
 from jaxgkd.nn.molecule_relations import bond_counts, bond_kinds
 from jaxgkd.recipes.ccmd_summary import metric_lines, summary_rows
+from jaxgkd.recipes.kept_molecules import keep_ccmd_student
 from jaxgkd.recipes.molecule_geometry import find_geometry
 from jaxgkd.recipes.molecule_networks import (
     NAMES,
@@ -56,6 +57,7 @@ from jaxgkd.recipes.molecule_summary import describe_molecules, write_molecule_r
 from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.training.run_dir import RunDirectory, check_folder
 from jaxgkd.training.search import Choice, draw_settings, grid_settings, ranked, read_sweep
+from jaxgkd.training.student_folder import write_student
 
 #: Settings that a search draws for every row, and those it draws for rows with a teacher.
 SPACE = {"learning_rate": Choice((0.001, 0.002, 0.004)), "weight_decay": Choice((0.0, 0.01))}
@@ -226,6 +228,11 @@ def run(config: CCMD, console: Console) -> Path:
         saved(run_dir, f"students-{seed}", student, partial(train_rows, seed, members, "students", config.ensemble))
         for seed in range(config.seeds)
     ]
+    sizes = Sizes(config.width, config.layers, config.heads, targets.labels.shape[1])
+    write_student(
+        run_dir.path,
+        keep_ccmd_student(data, students, splits, kind=config.student, sizes=sizes, ensemble=config.ensemble),
+    )
     cost: dict[str, float | None] = {
         "teacher_parameters": n_parameters(teacher.make),
         "teacher_ms_per_item": milliseconds_per_molecule(data, teacher, one_run(teachers[0].params, 0), three_d=True),

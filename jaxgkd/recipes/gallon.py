@@ -53,6 +53,7 @@ from jaxgkd.recipes.gallon_teachers import (
     read_texts,
 )
 from jaxgkd.recipes.gallon_texts import Part, Prompts, make_prompts
+from jaxgkd.recipes.kept_molecules import keep_gallon_student
 from jaxgkd.recipes.molecule_networks import make_graph_teacher
 from jaxgkd.recipes.molecule_summary import describe_molecules
 from jaxgkd.recipes.molecule_targets import Targets
@@ -62,6 +63,7 @@ from jaxgkd.teachers.text_tuning import TuneSettings
 from jaxgkd.teachers.tune import Progress
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory, check_folder
+from jaxgkd.training.student_folder import write_student
 
 
 def run(config: GALLON, console: Console) -> Path:
@@ -120,6 +122,21 @@ def run(config: GALLON, console: Console) -> Path:
     studied = [Studied(**run_dir.stage(f"students-{seed}", partial(taught, seed))) for seed in range(config.seeds)]
     chosen = choose(studied, len(rows))
     graduates = [students.graduate(one, chosen, lesson.scale) for one, lesson in zip(studied, lessons, strict=True)]
+    place = list(rows).index("student_distilled")
+    per_row = n_try // len(rows)
+    write_student(
+        run_dir.path,
+        keep_gallon_student(
+            molecules,
+            targets,
+            [lesson.scale for lesson in lessons],
+            [students.states(one, place) for one in graduates],
+            [one.valid[place * per_row + int(chosen[place])] for one in studied],
+            kind=config.student,
+            width=students.width,
+            layers=students.layers,
+        ),
+    )
     n_head = heads_parameters(encoder, len(molecules.tasks)) if encoder is not None and config.lm_reads_atoms else 0
     trained = [*studied, *(each for everyone in said.values() for each in everyone)]
     write_gallon_run(

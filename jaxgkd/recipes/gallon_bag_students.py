@@ -94,10 +94,15 @@ class BagClass:
         """Weights of a student."""
         return n_parameters(self.make(()), lambda model: model.student)
 
+    def states(self, graduates: Graduates, row: int) -> tuple[Any, Any]:
+        """See `Students`."""
+        _, like = self.maker_of(graduates.params)
+        return from_leaves({name: leaf[row] for name, leaf in graduates.params.items()}, like)
+
     def milliseconds(self, graduates: Graduates) -> float:
         """See `Students`: all molecules at once."""
-        make, like = self.maker_of(graduates.params)
-        first = jax.tree.map(jnp.asarray, from_leaves({name: leaf[0] for name, leaf in graduates.params.items()}, like))
+        make, _ = self.maker_of(graduates.params)
+        first = jax.tree.map(jnp.asarray, self.states(graduates, 0))
         program = jax.jit(lambda weights, bags: nnx.merge(graphdef_of(make), *weights)(bags).outputs)
         return median_milliseconds(lambda: program(first, self.bags)) / len(self.molecules)
 

@@ -19,7 +19,7 @@ def bags_for(molecules: Molecules, kind: Kind) -> Bags:
         return bags_of_bits(ecfp4(molecules))
     fields = np.asarray(molecules.atoms)
     if kind == "neighbours":
-        fields = np.concatenate([fields, neighbour_fields(molecules)], axis=1)
+        fields = np.concatenate([fields, neighbour_fields(molecules.graphs())], axis=1)
     return bags_of(fields, np.asarray(molecules.atom_start))
 
 

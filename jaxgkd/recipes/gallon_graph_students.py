@@ -73,6 +73,17 @@ class GraphClass:
         """Weights of a student."""
         return n_parameters(self.make(()), lambda model: model.student)
 
+    def maker_of(self, params: Mapping[str, np.ndarray]) -> tuple[Callable[[Array], TaughtStudent], Any]:
+        """`make` for weights of several students by name, and the shapes of one student's weights and other state."""
+        widths = tuple(leaf.shape[-1] for name, leaf in params.items() if "maps" in name and "kernel" in name)
+        make = self.make(widths)
+        return make, jax.eval_shape(lambda key: nnx.split(make(key), nnx.Param, ...)[1:], jax.random.key(0))
+
+    def states(self, graduates: Graduates, row: int) -> tuple[Any, Any]:
+        """See `Students`."""
+        _, like = self.maker_of(graduates.params)
+        return from_leaves({name: leaf[row] for name, leaf in graduates.params.items()}, like)
+
     def milliseconds(self, graduates: Graduates) -> float:
         """See `Students`: a batch of 128 molecules."""
         del graduates  # The weights do not matter.
@@ -148,9 +159,7 @@ class GraphClass:
     def graduate(self, studied: Studied, chosen: np.ndarray, scale: Scale) -> Graduates:
         """The chosen students of a split, and what they say of all molecules; see `Students`."""
         params, rest = of_chosen(studied, chosen)
-        widths = tuple(leaf.shape[-1] for name, leaf in params.items() if "maps" in name and "kernel" in name)
-        make = self.make(widths)
-        like = jax.eval_shape(lambda key: nnx.split(make(key), nnx.Param, ...)[1:], jax.random.key(0))
+        make, like = self.maker_of(params)
         several = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(chosen), *leaf.shape), leaf.dtype), like)
         weights = jax.tree.map(jnp.asarray, from_leaves(params, several))
         graphdef = graphdef_of(make)

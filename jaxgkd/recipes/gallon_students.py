@@ -57,7 +57,7 @@ class Graduates(NamedTuple):
 
 
 class Students(Protocol):
-    """All students of a run: n ``molecules``, their ``targets``, a ``width`` of states, and ``epochs`` of training."""
+    """All students of a run: n ``molecules``, their ``targets``; ``width``, ``layers`` and ``epochs`` of training."""
 
     @property
     def molecules(self) -> Molecules:
@@ -75,6 +75,11 @@ class Students(Protocol):
         ...
 
     @property
+    def layers(self) -> int:
+        """Of a student."""
+        ...
+
+    @property
     def epochs(self) -> int:
         """Of training."""
         ...
@@ -82,6 +87,10 @@ class Students(Protocol):
     @property
     def n_parameters(self) -> int:
         """Weights of a student."""
+        ...
+
+    def states(self, graduates: Graduates, row: int) -> tuple[Any, Any]:
+        """Parameters and other state of the student of a row."""
         ...
 
     def milliseconds(self, graduates: Graduates) -> float:

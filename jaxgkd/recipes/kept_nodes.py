@@ -66,7 +66,7 @@ def keep_node_student(
         },
         says={"kind": "classes", "names": list(class_names)},
         members=[{"seed": seed, "valid": float(score)} for seed, score in zip(seeds, valid, strict=True)],
-        chosen=int(valid.argmax()),
+        chosen=[int(valid.argmax())],
         why="best accuracy on its own validation nodes",
         weights=row.weights,
         files={} if vocabulary is None else {VOCABULARY: vocabulary.to_json().encode()},
@@ -84,6 +84,6 @@ def node_student_maker(kept: KeptStudent) -> Callable[[Array], Student]:
     return make
 
 
-def one_member(params: Any, rest: Any, member: int) -> tuple[Any, Any]:
+def one_member(states: Any, member: int) -> Any:
     """The states of one of several members, which stay the first axis."""
-    return jax.tree.map(lambda leaf: leaf[member : member + 1], (params, rest))
+    return jax.tree.map(lambda leaf: leaf[member : member + 1], states)

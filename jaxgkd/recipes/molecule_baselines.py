@@ -63,7 +63,27 @@ def composition(molecules: Molecules, split: Split, labels: np.ndarray, seed: in
     Returns:
       Predictions [n, t] float64, of classes the probability of a positive; NaN for a task without a training label.
     """
-    counts = element_counts(molecules).astype(np.float64)
+    return _by_composition(molecules, split, labels, element_counts(molecules))
+
+
+def composition_weights(molecules: Molecules, split: Split, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `composition` says of numbers as a function of a molecule's elements: ``counts @ weights + intercept``.
+
+    Returns:
+      weights [119, t] and intercept [t] float64, in the unit of the labels.
+    """
+    counts = element_counts(molecules)
+    # A linear function is known by what it says of nothing and of a single atom of each element.
+    n_element = counts.shape[1]
+    probes = np.concatenate([np.zeros((1, n_element)), np.eye(n_element)])
+    unknown = np.full((len(probes), labels.shape[1]), np.nan)
+    found = _by_composition(molecules, split, np.concatenate([labels, unknown]), np.concatenate([counts, probes]))
+    intercept, single = found[len(counts)], found[len(counts) + 1 :]
+    return single - intercept, intercept
+
+
+def _by_composition(molecules: Molecules, split: Split, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    counts = counts.astype(np.float64)
 
     def predict(kind: TaskKind, y: np.ndarray, train: np.ndarray, valid: np.ndarray) -> np.ndarray:
         deviation = counts[train].std(axis=0)
@@ -141,13 +161,18 @@ def element_counts(molecules: Molecules) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def ecfp4(molecules: Molecules) -> np.ndarray:
-    """Morgan fingerprints of radius 2 without hydrogens, [n, 2048] uint8 of 0 and 1; kept, as every seed asks again."""
+    """`fingerprints` of all molecules, kept, as every seed asks again."""
+    return fingerprints(molecules, range(len(molecules)))
+
+
+def fingerprints(molecules: Molecules, rows: range) -> np.ndarray:
+    """Morgan fingerprints of radius 2 without hydrogens, [rows, 2048] uint8 of 0 and 1."""
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=_RADIUS, fpSize=BITS)
-    bits = np.empty((len(molecules), BITS), np.uint8)
+    bits = np.empty((len(rows), BITS), np.uint8)
     # Hydrogens that cannot be removed, as in H2, are no reason for a warning a molecule.
     with rdBase.BlockLogs():
-        for i in range(len(molecules)):
-            bits[i] = generator.GetFingerprintAsNumPy(Chem.RemoveHs(molecules.rdkit_molecule(i)))
+        for at, i in enumerate(rows):
+            bits[at] = generator.GetFingerprintAsNumPy(Chem.RemoveHs(molecules.rdkit_molecule(i)))
     return bits
 
 

@@ -15,7 +15,7 @@ from jaxgkd.graphs import Paths
 from jaxgkd.nn.gine import GINE
 from jaxgkd.nn.molecule_gcn import MoleculeGCN
 from jaxgkd.nn.molecule_problem import DistilledMolecules, Make
-from jaxgkd.nn.molecule_relations import DistanceRelations, PathRelations
+from jaxgkd.nn.molecule_relations import DistanceRelations, OpenPathRelations, PathRelations, RelationEncoding
 from jaxgkd.nn.molecule_transformer import MoleculeTransformer
 from jaxgkd.nn.schnet import SchNet
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name, load_tree
@@ -26,6 +26,9 @@ StudentKind = Literal["transformer", "gine"]
 GraphTeacher = Literal["gine", "gcn"]
 NAMES = {"transformer": "Transformer", "gine": "GINE", "schnet": "SchNet"}
 _ATOM_SIZES, _BOND_SIZES = tuple(ATOM_FIELDS.values()), tuple(BOND_FIELDS.values())
+
+#: Different bonds, by all their fields.
+N_BOND_KINDS = int(np.prod(_BOND_SIZES))
 
 
 class Sizes(NamedTuple):
@@ -52,6 +55,36 @@ def make_teacher(kind: TeacherKind, sizes: Sizes) -> Make:
     return make
 
 
+def make_open_student(kind: StudentKind, sizes: Sizes, n_hop: int) -> Make:
+    """A function from a key to the student of `make_student` without maps, for molecules of any kinds of paths.
+
+    Args:
+      kind, sizes: as there; ``n_hop`` edges of a path that it tells apart.
+    """
+
+    def make(key: Array) -> nnx.Module:
+        rngs = nnx.Rngs(params=key)
+        if kind == "gine":
+            return GINE(_ATOM_SIZES, _BOND_SIZES, sizes.width, sizes.layers, sizes.tasks, rngs=rngs)
+        relations = OpenPathRelations(n_hop, sizes.heads, n_bond_kinds=N_BOND_KINDS, rngs=rngs)
+        return _transformer(sizes, relations, rngs)
+
+    return make
+
+
+def _transformer(sizes: Sizes, relations: RelationEncoding, rngs: nnx.Rngs) -> MoleculeTransformer:
+    return MoleculeTransformer(
+        _ATOM_SIZES,
+        sizes.width,
+        sizes.layers,
+        sizes.heads,
+        sizes.tasks,
+        relations=relations,
+        bond_sizes=_BOND_SIZES,
+        rngs=rngs,
+    )
+
+
 def make_student(kind: StudentKind, sizes: Sizes, paths: Paths | None, *, mapped: bool) -> Make:
     """A function from a key to a student, `DistilledMolecules`.
 
@@ -66,16 +99,7 @@ def make_student(kind: StudentKind, sizes: Sizes, paths: Paths | None, *, mapped
         if kind == "gine":
             return GINE(_ATOM_SIZES, _BOND_SIZES, sizes.width, sizes.layers, sizes.tasks, rngs=rngs)
         assert paths is not None
-        return MoleculeTransformer(
-            _ATOM_SIZES,
-            sizes.width,
-            sizes.layers,
-            sizes.heads,
-            sizes.tasks,
-            relations=PathRelations(paths, sizes.heads, n_bond_kinds=int(np.prod(_BOND_SIZES)), rngs=rngs),
-            bond_sizes=_BOND_SIZES,
-            rngs=rngs,
-        )
+        return _transformer(sizes, PathRelations(paths, sizes.heads, n_bond_kinds=N_BOND_KINDS, rngs=rngs), rngs)
 
     def make(key: Array) -> nnx.Module:
         rngs = nnx.Rngs(params=key)

@@ -1,7 +1,7 @@
 """What a finished run keeps of its student: ``RUN/student``, all that prediction and export read.
 
-    student.json           format, recipe, what it reads and says, sizes of the network, its members and the chosen one
-    weights.safetensors    name → [members, ...] float32, one member a seed (or fold)
+    student.json           format, recipe, what it reads and says, sizes of the network, its members and the chosen ones
+    weights.safetensors    name → [members, ...], one member a seed, fold or part of an ensemble
     checksums.json         SHA-256 of the others, and of what the student reads beside, such as vocabulary.json
 
 Nothing in it is pickled, and nothing is left of the teacher. Members differ in seed and split. Which one is chosen
@@ -41,7 +41,7 @@ class KeptStudent:
       model: sizes of the network.
       says: what comes out: ``kind`` is ``classes`` with ``names``, or ``values`` or ``binary`` with ``tasks``.
       members: of every member its ``seed`` (and ``fold``) and its validation score ``valid``.
-      chosen: position of the member that predicts unless all do; why: in words.
+      chosen: positions of the members that predict unless all do; why: in words.
       weights: name → [members, ...].
       files: name → content of what it reads besides.
     """
@@ -51,7 +51,7 @@ class KeptStudent:
     model: Mapping[str, Any]
     says: Mapping[str, Any]
     members: Sequence[Mapping[str, Any]]
-    chosen: int
+    chosen: Sequence[int]
     why: str
     weights: Mapping[str, np.ndarray]
     files: Mapping[str, bytes] = field(default_factory=dict)

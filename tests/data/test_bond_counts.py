@@ -15,7 +15,7 @@ def molecules(tmp_path_factory):
 
 
 def test_counts_are_those_of_the_bonds_of_every_atom(molecules):
-    fields = neighbour_fields(molecules)
+    fields = neighbour_fields(molecules.graphs())
     assert fields.shape == (len(molecules.atoms), len(NEIGHBOUR_SIZES)) and fields.max() <= MOST
     kinds = {"SINGLE": 0, "DOUBLE": 1, "TRIPLE": 2, "AROMATIC": 3}
     for i in range(len(SMILES)):
@@ -31,5 +31,5 @@ def test_counts_are_those_of_the_bonds_of_every_atom(molecules):
 
 
 def test_more_neighbours_than_are_told_apart_count_as_the_most(molecules):
-    middle = neighbour_fields(molecules)[molecules.atom_start[3] + 1]
+    middle = neighbour_fields(molecules.graphs())[molecules.atom_start[3] + 1]
     assert middle[0] == MOST and middle[1:].sum() == 0

@@ -3,6 +3,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas
 import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
@@ -120,6 +121,20 @@ def test_a_killed_run_goes_on(first, run, data, tmp_path):
     before, after = np.load(first / "predictions.npz"), np.load(again / "predictions.npz")
     for name in before.files:
         np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_the_run_predicts_what_it_said_itself(first, data, predicts_itself, tmp_path):
+    found = predicts_itself(first, data)
+    assert found["smiles"].tolist() == CHAINS and found["row"].tolist() == list(range(2, len(CHAINS) + 2))
+    # Without labels, coordinates or, in one row, a molecule.
+    table = tmp_path / "new.csv"
+    table.write_text("\n".join(["name,SMILES", "a,CCO", "b,C(", "c,CCC(=O)O"]) + "\n")
+    assert cli.main(["predict", str(first), "--data", str(table), "--out", str(tmp_path / "new.parquet")]) == 0
+    new = pandas.read_parquet(tmp_path / "new.parquet")
+    assert new["smiles"].tolist() == ["CCO", "C(", "CCC(=O)O"] and new["row"].tolist() == [2, 3, 4]
+    assert new["predicted_length"].isna().tolist() == new["problem"].notna().tolist() == [False, True, False]
+    for smiles, value in zip(new["smiles"][[0, 2]], new["predicted_length"][[0, 2]], strict=True):
+        np.testing.assert_allclose(value, found["predicted_length"][CHAINS.index(smiles)], rtol=1e-5)
 
 
 def test_a_finished_run_is_not_run_again(first, run, data, capsys):

@@ -98,6 +98,10 @@ def test_a_run_scores_every_row_and_writes_its_report(first):
     assert "template" in page and len(list((first / "examples").glob("*.png"))) == page.count("![")
 
 
+def test_the_run_predicts_what_it_said_itself(first, data, predicts_itself):
+    assert predicts_itself(first, data)["smiles"].tolist() == CHAINS
+
+
 def test_a_finished_run_is_reported_and_another_is_not_written_over(first, run, data, capsys):
     assert run(data, first, "--label", "size", "--baselines", "mean", "--resume") == 0
     assert run(data, first, "--label", "size", "--baselines", "mean") == 2
@@ -155,7 +159,9 @@ def test_labels_of_what_is_tested_play_no_part(first, run, data, tmp_path):
 
 
 @pytest.mark.thorough
-def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecules(run, data, tmp_path, monkeypatch):
+def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecules(
+    run, data, predicts_itself, tmp_path, monkeypatch
+):
     monkeypatch.setattr(gallon_heads, "_EPOCHS", 20)
     monkeypatch.setattr(gallon_heads, "FOLDS", 2)
     others = tmp_path / "others.csv"
@@ -171,9 +177,10 @@ def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecule
     assert summary["data"]["molecules"] == len(CHAINS)
     assert any("8 molecules of others" in note for note in summary["notes"])
     assert np.load(tmp_path / "run" / "predictions.npz")["pred/student_distilled"].shape == (1, len(CHAINS), 2)
+    assert {"p_oxygen", "predicted_oxygen", "p_ring", "predicted_ring"} < predicts_itself(tmp_path / "run", data).keys()
 
 
-def test_a_graph_network_can_be_the_student(run, data, tmp_path):
+def test_a_graph_network_can_be_the_student(run, data, predicts_itself, tmp_path):
     flags = ["--label", "size", "--baselines", "mean", "--student", "gnn", "--layers", "1"]
     assert run(data, tmp_path / "run", *flags, seeds=1, epochs=2) == 0
     summary = summary_of(tmp_path / "run")
@@ -184,6 +191,7 @@ def test_a_graph_network_can_be_the_student(run, data, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     best = min(line["valid"] for line in lines if line["row"] == "student_alone")
     np.testing.assert_allclose(best, summary["results"]["student_alone"]["valid"][0], rtol=1e-4)
+    predicts_itself(tmp_path / "run", data)
 
 
 def test_descriptions_from_a_file(run, data, tmp_path, capsys):

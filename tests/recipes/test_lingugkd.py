@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -73,6 +74,9 @@ def first(watched, data, tmp_path_factory):
     return out, watched(data, out, split="public")
 
 
+TOPICS = ("graph", "molecules", "student")
+
+
 def summary_of(out: Path) -> dict:
     summary = json.loads((out / "summary.json").read_text())
     check_summary(summary, out / "summary.json")
@@ -113,6 +117,28 @@ def test_a_run_leaves_all_files_and_a_summary_that_keeps_the_contract(first):
             predicted = predictions[f"pred/{name}"]
             right = [float(np.mean((predicted[i] == predictions["labels"])[seen["splits"].test[i]])) for i in (0, 1)]
             assert summary["results"][name]["test"] == pytest.approx(right)
+
+
+def test_a_run_predicts_what_it_said_itself_from_its_folder_alone(first, data, tmp_path, capsys):
+    out, seen = first
+    # Nothing of the run is there but what it keeps of the student.
+    alone = tmp_path / "alone"
+    shutil.copytree(out / "student", alone / "student")
+    for name in ("config.json", "summary.json"):
+        shutil.copy(out / name, alone)
+    probabilities = seen["rows"]["student_distilled"].probabilities
+    valid = seen["rows"]["student_distilled"].curves["valid"].max(axis=1)
+    for flag, expected in (("best", probabilities[valid.argmax()]), ("all", probabilities.mean(axis=0))):
+        table = tmp_path / f"{flag}.parquet"
+        words = ["predict", str(alone), "--data", str(data), "--out", str(table), "--seeds", flag]
+        assert cli.main(words) == 0
+        found = pd.read_parquet(table)
+        np.testing.assert_allclose(found[[f"p_{name}" for name in TOPICS]], expected, atol=1e-6)
+    with np.load(out / "predictions.npz", allow_pickle=False) as predictions:
+        kept = predictions["pred/student_distilled"][valid.argmax()]
+    best = pd.read_parquet(tmp_path / "best.parquet")
+    assert best["class"].tolist() == [TOPICS[number] for number in kept]
+    assert "60 of 60 nodes predicted" in capsys.readouterr().out
 
 
 def test_a_folder_in_use_is_refused_and_a_finished_run_stays_as_it_is(first, run, data, capsys):
