@@ -122,7 +122,7 @@ def _seconds_a_text(texts: Sequence[str]) -> float | None:
     except CheckpointError:
         return None
     rows = np.unique(np.linspace(0, len(texts) - 1, _TIMED).astype(int))
-    sample = tuple(texts[row] or "nothing" for row in rows)
+    sample = tuple(str(texts[row] or "nothing") for row in rows)
     return milliseconds_per_node(encoder, [sample], max_tokens=128) / 1000
 
 

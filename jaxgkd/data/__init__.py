@@ -5,7 +5,9 @@
 - ``scipy_docs``: such a graph made from the documentation of the installed SciPy and NumPy.
 - ``splits``: training, validation and test parts; few-shot, inductive, folds.
 - ``bag_of_words``: TF-IDF features for students.
-- ``registry``: data sets by name, and counts of what is in them.
+- ``registry``: data sets by name, and counts of what is in them (``graph_counts`` and its like say more).
+- ``fetch``: public data sets from their homes (``published`` lists them, ``download`` and ``archives`` trust nothing
+  that they send), ``folders``: graphs and molecules written as folders, ``converters``: data of other libraries.
 - ``molecules``: molecules from tables of SMILES and SD files, ``conformers``: their shapes, ``molecule_splits``: how
   they are divided, ``rdkit_molecules``: those that come with RDKit. These load RDKit, so they are imported by name.
 """
