@@ -135,6 +135,7 @@ def _run(arguments: list[str]) -> None:
     from jaxgkd.training.memory import keep_freed_memory
     from jaxgkd.training.observation import Observation, observing, profiled, tell
     from jaxgkd.training.run_dir import read_json
+    from jaxgkd.training.student_folder import read_student
 
     name = _word("jaxgkd run", RECIPES, arguments)
     # Only the recipe that is asked for is imported: the packages of the others take a while to load.
@@ -158,7 +159,8 @@ def _run(arguments: list[str]) -> None:
         tell(trackers, folder)
     console.print(console_table(read_json(folder / "summary.json")))
     console.print(f"report: {page}", soft_wrap=True, highlight=False)
-    if (folder / "student").is_dir():
+    # Positions in a graph's spectrum mean nothing in another graph.
+    if (folder / "student").is_dir() and not read_student(folder).reads.get("positions"):
         words = f"jaxgkd predict {shlex.quote(str(folder))} --data NEW --out predictions.csv"
         console.print(f"predict: {words}", soft_wrap=True, highlight=False, markup=False)
 

@@ -46,6 +46,11 @@ class _Layout:
     regions: Path | None
 
 
+def subjects_table(path: Path) -> Path:
+    """The table of subjects that `load_brain_set` reads for a path. Raises DataError where there is none."""
+    return _layout(path).subjects
+
+
 def find_brain_set(folder: Path, name: str) -> Path | None:
     """What `load_brain_set` takes for ``name`` in a folder of cohorts: a folder, NAME_fc.npz or NAME_<atlas>_fc.npz.
 
@@ -69,12 +74,12 @@ def brain_set_names(folder: Path) -> set[str]:
     return folders | {path.name.split("_")[0] for path in folder.glob("*_fc.npz")}
 
 
-def load_brain_set(path: str | PathLike[str], *, label: str = "label", atlas: str | None = None) -> Brains:
+def load_brain_set(path: str | PathLike[str], *, label: str | None = "label", atlas: str | None = None) -> Brains:
     """Reads a cohort, see the module. Subjects come in the order of the scans.
 
     Args:
       path: the folder, or the file of scans.
-      label: column of the table of subjects that is to be predicted.
+      label: column of the table of subjects that is to be predicted; None reads no label, for new subjects.
       atlas: ``aal90`` or ``aal116`` names the regions where there is no table of them; ``aal90`` keeps the cerebrum of
         scans with all 116 regions.
 
@@ -221,7 +226,7 @@ def _class_notes(brains: Brains, path: Path) -> list[str]:
     return [f"{_listed(single, 'site')} with subjects of a single class"] if single and len(counts) > 1 else []
 
 
-def _hash(files: list[Path | None], label: str, atlas: str | None) -> str:
+def _hash(files: list[Path | None], label: str | None, atlas: str | None) -> str:
     digest = hashlib.sha256(f"{label} {atlas} ".encode())
     for path in files:
         if path is not None and path.is_file():

@@ -68,8 +68,10 @@ def subject_key(subject: str) -> str:
     return (subject.lstrip("0") or "0") if subject.isascii() and subject.isdigit() else subject
 
 
-def read_subjects(path: Path, *, label: str = "label") -> Subjects:
+def read_subjects(path: Path, *, label: str | None = "label") -> Subjects:
     """Reads a table of subjects, see the module. A ``classes.json`` beside it may name and order the classes.
+
+    Without a ``label`` none is read, and there are no classes.
 
     Raises:
       DataError: the table cannot be read, has no such columns, names a subject twice, or an age or sex is neither
@@ -86,11 +88,13 @@ def read_subjects(path: Path, *, label: str = "label") -> Subjects:
             what = f"subject '{shown(subject)}' is also in row {first[key]}" if key else "the subject has no id"
             raise DataError(what, file=path, row=row, field="subject", mend="keep one row for every subject")
         first[key] = row
-    listed = read_class_list(listing) if (listing := path.parent / "classes.json").exists() else None
-    cells = table.column(label, mend=f"add a column '{label}' or name another one as the label")
-    labels, class_names = resolve_labels(cells, table.rows, path, label, listed)
-    if listed is None:
-        labels, class_names = _controls_first(labels, class_names)
+    labels, class_names = np.full(len(ids), -1, np.int32), ()
+    if label is not None:
+        listed = read_class_list(listing) if (listing := path.parent / "classes.json").exists() else None
+        cells = table.column(label, mend=f"add a column '{label}' or name another one as the label")
+        labels, class_names = resolve_labels(cells, table.rows, path, label, listed)
+        if listed is None:
+            labels, class_names = _controls_first(labels, class_names)
     sites, site_names, notes = _sites(table)
     covariates = {}
     for name, read in (("age", _ages), ("sex", _sexes)):

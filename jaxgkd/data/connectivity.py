@@ -128,6 +128,14 @@ def fit_tangent(
     return TangentSpace(mean, _spectral(mean, lambda values: 1 / np.sqrt(values)))
 
 
+def shrunk_matrices(brains: Brains, kind: ConnectivityKind, shrinkage: float) -> np.ndarray:
+    """[n, r, r] float64 covariances or correlations of a cohort that ``kind`` inverts, with `shrunk`'s shrinkage."""
+    if brains.series is None or kind == "partial correlation":
+        # Partial correlations do not depend on scale, and shrinking is fairer to regions of the same scale.
+        return shrunk(brains.connectivity.astype(np.float64), shrinkage)
+    return shrunk(_covariances(brains.series), shrinkage)
+
+
 def connectivity_of(
     brains: Brains,
     kind: ConnectivityKind,
@@ -170,11 +178,7 @@ def connectivity_of(
             mend = "use correlation, or read the series of the regions"
             raise DataError(f"{brains.name} has correlations only, which tell no covariance", mend=mend)
         return _covariances(brains.series).astype(np.float32)
-    if brains.series is None or kind == "partial correlation":
-        # Partial correlations do not depend on scale, and shrinking is fairer to regions of the same scale.
-        matrices = shrunk(brains.connectivity.astype(np.float64), shrinkage)
-    else:
-        matrices = shrunk(_covariances(brains.series), shrinkage)
+    matrices = shrunk_matrices(brains, kind, shrinkage)
     if kind == "precision":
         return precision(matrices).astype(np.float32)
     if kind == "partial correlation":

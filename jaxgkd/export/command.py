@@ -20,7 +20,8 @@ from safetensors.numpy import save as save_tensors
 from jaxgkd import exported
 from jaxgkd.errors import ConfigError
 from jaxgkd.export.program import PLATFORMS, Program, described, lower
-from jaxgkd.training.student_folder import KeptStudent, read_student
+from jaxgkd.recipes.kept_students import read_kept
+from jaxgkd.training.student_folder import KeptStudent
 
 _LOADER = "load_exported.py"
 
@@ -51,7 +52,7 @@ def run(config: Export, console: Console) -> Path:
       JaxgkdError: the run cannot be read, its student cannot be exported, or the folder cannot be written.
     """
     _check_out(config)
-    kept = read_student(config.run)
+    kept = read_kept(config.run)
     members = list(kept.chosen) if config.member is None else [config.member]
     if not 0 <= members[0] < len(kept.members):
         mend = f"give 0 to {len(kept.members) - 1}"
@@ -90,6 +91,10 @@ def _program(kept: KeptStudent) -> Program:
         from jaxgkd.export.molecules import molecule_program
 
         return molecule_program(kept)
+    if kept.reads["data"] == "brains":
+        from jaxgkd.export.brains import brain_program
+
+        return brain_program(kept)
     from jaxgkd.export.nodes import node_program
 
     return node_program(kept)

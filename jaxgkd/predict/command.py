@@ -12,9 +12,11 @@ import tyro
 from rich.console import Console
 
 from jaxgkd.data import registry
+from jaxgkd.errors import ConfigError
 from jaxgkd.predict.outcome import Outcome
 from jaxgkd.predict.output_file import OutputFile, check_output
-from jaxgkd.training.student_folder import KeptStudent, read_student
+from jaxgkd.recipes.kept_students import read_kept
+from jaxgkd.training.student_folder import KeptStudent
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ def run(config: Predict, console: Console) -> Outcome:
       JaxgkdError: the run, the data or the file cannot be used.
     """
     check_output(config.out, overwrite=config.overwrite)
-    kept = read_student(config.run)
+    kept = read_kept(config.run)
+    if config.text_columns and kept.reads["data"] != "text graph":
+        what = f"runs of {kept.recipe} read no text"
+        raise ConfigError(what, field="--text-columns", mend="leave it out")
     members = list(range(len(kept.members))) if config.seeds == "all" else list(kept.chosen)
     outcome = _predict(config, kept, members)
     outcome.print(console)
@@ -60,6 +65,11 @@ def _predict(config: Predict, kept: KeptStudent, members: list[int]) -> Outcome:
         from jaxgkd.predict.molecules import predict_molecules
 
         return predict_molecules(kept, members, source, partial(OutputFile, config.out))
+    if kept.reads["data"] == "brains":
+        from jaxgkd.predict.brains import predict_brains
+
+        with OutputFile(config.out) as out:
+            return predict_brains(kept, members, source, out)
     from jaxgkd.data.new_nodes import NewNodes
     from jaxgkd.predict.nodes import predict_nodes
 

@@ -27,6 +27,7 @@ from jaxgkd.graphs.input_rows import SparseInputs
 from jaxgkd.nn.layerwise import LayerwiseStudent
 from jaxgkd.nn.named_weights import states_of
 from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.predict.columns import class_columns
 from jaxgkd.predict.outcome import Outcome
 from jaxgkd.predict.output_file import OutputFile
 from jaxgkd.recipes.kept_nodes import VOCABULARY, node_student_maker, one_member
@@ -59,22 +60,6 @@ def predict_nodes(kept: KeptStudent, members: Sequence[int], nodes: NewNodes, ou
         out.write(class_columns("node", chunk.ids, kept.says["names"], probabilities, problems))
     outcome.check()
     return outcome
-
-
-def class_columns(
-    item: str, ids: Sequence[str], names: Sequence[str], probabilities: np.ndarray, problems: dict[int, str]
-) -> dict[str, Any]:
-    """Columns of some items: their ids, the likeliest class, a probability for each [n, classes], and problems."""
-    there = np.ones(len(ids), bool)
-    there[list(problems)] = False
-    likeliest = probabilities.argmax(axis=1)
-    columns: dict[str, Any] = {
-        item: list(ids),
-        "class": [names[best] if known else None for best, known in zip(likeliest.tolist(), there, strict=True)],
-    }
-    for i, name in enumerate(names):
-        columns[f"p_{name}"] = np.where(there, probabilities[:, i], np.nan).astype(np.float32)
-    return columns | {"problem": [problems.get(i) for i in range(len(ids))]}
 
 
 def _alone(

@@ -44,10 +44,12 @@ from jaxgkd.recipes.bleg_texts import TextKind, check_texts, fold_texts, profile
 from jaxgkd.recipes.brain_baselines import BASELINE_LABELS, fit_linear
 from jaxgkd.recipes.brain_views import fold_features, same_width, student_vectors, view_of
 from jaxgkd.recipes.gallon_texts import milliseconds_per_prompt
+from jaxgkd.recipes.kept_brains import keep_brain_student
 from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory, check_folder
+from jaxgkd.training.student_folder import write_student
 
 _STUDENTS = {
     "gcn": "GCN",
@@ -155,6 +157,18 @@ def run(config: BLEG, console: Console) -> Path:
 
         studied.append(run_dir.stage(f"students-{start // size}", learn))
 
+    write_student(
+        run_dir.path,
+        keep_brain_student(
+            brains,
+            lessons,
+            [(fold.seed, fold.fold) for fold in folds],
+            studied,
+            make,
+            row=list(tries)[-1],
+            config=config,
+        ),
+    )
     inputs = _fold_inputs(config, brains, lessons[0]) if by_fold else inputs_of(lessons[0], whole)
     per_item = student_milliseconds(course, inputs)
     student = {"parameters": n_parameters(make, lambda model: model.student), "ms_per_item": per_item}

@@ -44,13 +44,40 @@ def principal_coordinates(features: np.ndarray, train: np.ndarray) -> np.ndarray
     Args:
       features: [n, f]; train: rows that train.
     """
+    mean, scale = _standard(features, train)
+    standard = ((features - mean) * scale).astype(np.float32)
+    products = (standard @ standard[train].T).astype(np.float64) / max(np.count_nonzero(scale), 1)
+    return products @ _rotation(products[train])
+
+
+def principal_map(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`principal_coordinates` as a function of any subject's features: ``(features - mean) @ directions``.
+
+    Args:
+      features: [n, f]; train: rows that train.
+
+    Returns:
+      mean [f] and directions [f, m], float64.
+    """
+    mean, scale = _standard(features, train)
+    standard = ((features[train] - mean) * scale).astype(np.float32)
+    count = max(np.count_nonzero(scale), 1)
+    rotation = _rotation((standard @ standard.T).astype(np.float64) / count)
+    return mean.astype(np.float64), scale[:, None] * (standard.T.astype(np.float64) @ rotation) / count
+
+
+def _standard(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [f] over training subjects and what to multiply with, 0 where a feature is constant there."""
     mean, deviation = features[train].mean(axis=0), features[train].std(axis=0)
     varies = deviation > 1e-7
-    standard = ((features - mean) / np.where(varies, deviation, 1.0) * varies).astype(np.float32)
-    products = (standard @ standard[train].T).astype(np.float64) / max(int(varies.sum()), 1)
-    values, vectors = np.linalg.eigh(products[train])
+    return mean, varies / np.where(varies, deviation, 1.0)
+
+
+def _rotation(products: np.ndarray) -> np.ndarray:
+    """[train, m] from inner products of training subjects to their coordinates."""
+    values, vectors = np.linalg.eigh(products)
     kept = values > 1e-6 * max(values.max(initial=0.0), 1e-12)
-    return products @ (vectors[:, kept] / np.sqrt(values[kept]))
+    return vectors[:, kept] / np.sqrt(values[kept])
 
 
 def fit_linear(kind: Baseline, coordinates: np.ndarray, labels: np.ndarray, split: Split) -> Linear:

@@ -14,6 +14,12 @@ from jaxgkd.data.text_graphs import load_text_graph
 from jaxgkd.exported import load, read_safetensors
 from jaxgkd.graphs import undirected
 
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(own_cache):
+    return own_cache
+
+
 # Checks of sizes, and what StableHLO calls a sum over a window whose size is a symbol.
 PORTABLE = {"shape_assertion", "stablehlo.dynamic_reduce_window"}
 
@@ -38,7 +44,10 @@ def exported(run, data, folder) -> np.ndarray:
     return table[[name for name in table.columns if name.startswith("p_")]].to_numpy()
 
 
-@pytest.mark.parametrize("kind", ["gcn", "sage", "gin", "gat", "mlp"])
+THOROUGH = [pytest.param(kind, marks=pytest.mark.thorough) for kind in ("sage", "gin")]
+
+
+@pytest.mark.parametrize("kind", ["gcn", "gat", "mlp", *THOROUGH])
 def test_a_program_says_what_the_run_says(node_run, tmp_path, kind):
     run, data = node_run(kind)
     expected = exported(run, data, tmp_path / "student")

@@ -20,6 +20,11 @@ from jaxgkd.training.student_folder import read_student
 NAMES = ["graph", "molecules", "student"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(own_cache):
+    return own_cache
+
+
 def predicted(run, data, out, *flags) -> pd.DataFrame:
     assert cli.main(["predict", str(run), "--data", str(data), "--out", str(out), *flags]) == 0
     return pd.read_csv(out)
@@ -124,5 +129,8 @@ def test_what_cannot_be_used_is_said_in_a_sentence(node_run, tmp_path, capsys):
     assert "there is none of nodes.csv" in refused(capsys, run, tmp_path, out)
     assert "a table of nodes alone" not in refused(capsys, run, data / "nodes.csv", out)
     assert "ends in none of .csv" in refused(capsys, run, data, tmp_path / "out.xlsx")
+    (run / "config.json").write_text('{"recipe": "lmgnn"}')
+    assert "runs of lmgnn keep no student" in refused(capsys, run, data, out)
+    (run / "config.json").write_text("{}")
     shutil.rmtree(run / "student")
     assert "the run keeps no student" in refused(capsys, run, data, out)

@@ -2,13 +2,18 @@ import csv
 import json
 
 import numpy as np
+import pandas
 import pytest
 from rich.console import Console
 
 from jaxgkd import cli
+from jaxgkd.data.brain_sets import load_brain_set
+from jaxgkd.exported import load
 from jaxgkd.recipes import bleg
 from jaxgkd.recipes.bleg_config import BLEG, tries_of
+from jaxgkd.recipes.kept_brains import inputs_of_member
 from jaxgkd.training.checkpoint import load_tree
+from jaxgkd.training.student_folder import read_student
 from jaxgkd.training.summary import check_summary
 
 # Fewer pairs of regions than training subjects: all runs of an MLP have the same shapes and share one program.
@@ -107,6 +112,49 @@ def test_a_run_scores_every_row_and_writes_its_report(first):
     }
 
 
+def assert_predicts_itself(run, cohort, folder):
+    """What a run keeps of its students says of the cohort what the run said; so does its exported program."""
+    out = folder / f"{run.name}.parquet"
+    assert cli.main(["predict", str(run), "--data", str(cohort), "--out", str(out)]) == 0
+    kept, table = read_student(run), pandas.read_parquet(out)
+    assert table["subject"].tolist() == [f"s{i}" for i in range(N)] and table["problem"].isna().all()
+    said = np.load(run / "predictions.npz")["pred/student_distilled"]
+    chosen = kept.chosen[0]
+    np.testing.assert_allclose(table["p_ill"], said[chosen, :, 0], atol=1e-5)
+    np.testing.assert_allclose(table["p_healthy"], 1 - said[chosen, :, 0], atol=1e-5)
+    assert table["class"].tolist() == ["ill" if p > 0.5 else "healthy" for p in table["p_ill"]]
+    everyone = folder / f"{run.name}-all.csv"
+    assert cli.main(["predict", str(run), "--data", str(cohort), "--out", str(everyone), "--seeds", "all"]) == 0
+    np.testing.assert_allclose(pandas.read_csv(everyone)["p_ill"], said[..., 0].mean(axis=0), atol=1e-5)
+    assert cli.main(["export", str(run), "--out", str(folder / f"{run.name}-student")]) == 0
+    student = load(folder / f"{run.name}-student")
+    inputs = inputs_of_member(kept, chosen, load_brain_set(cohort))
+    given = {"connections": inputs.rows} if inputs.rows.ndim == 2 else {"rows": inputs.rows}
+    given |= {} if inputs.adjacency is None else {"adjacency": inputs.adjacency}
+    np.testing.assert_allclose(student(**given)[:, 1], table["p_ill"], atol=1e-6)
+
+
+def test_the_run_predicts_what_it_said_itself(first, cohort, tmp_path, capsys):
+    assert_predicts_itself(first, cohort, tmp_path)
+    # Without labels and without the scans of two subjects.
+    new = tmp_path / "new"
+    new.mkdir()
+    scans = np.load(cohort / "connectivity.npz")["correlation"][:3]
+    np.savez(new / "connectivity.npz", correlation=scans, subject=["s0", "s1", "s2"])
+    (new / "subjects.csv").write_text("subject\n" + "\n".join(f"s{i}" for i in range(5)) + "\n")
+    capsys.readouterr()
+    assert cli.main(["predict", str(first), "--data", str(new), "--out", str(tmp_path / "new.csv")]) == 0
+    found, whole = pandas.read_csv(tmp_path / "new.csv"), pandas.read_parquet(tmp_path / "first.parquet")
+    assert found["subject"].tolist() == [f"s{i}" for i in range(5)]
+    np.testing.assert_allclose(found["p_ill"][:3], whole["p_ill"][:3], atol=1e-6)
+    assert found["p_ill"].isna().tolist() == found["problem"].notna().tolist() == [False] * 3 + [True] * 2
+    assert "row 5: there is no scan of the subject" in capsys.readouterr().out
+    np.savez(new / "connectivity.npz", correlation=scans[:, :4, :4], subject=["s0", "s1", "s2"])
+    assert cli.main(["predict", str(first), "--data", str(new), "--out", str(tmp_path / "no.csv")]) == 2
+    assert "new has 4 regions, the student reads 6" in capsys.readouterr().err
+    assert not (tmp_path / "no.csv").exists()
+
+
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(first, run, cohort, tmp_path):
     import shutil
 
@@ -142,6 +190,7 @@ def test_labels_of_tested_subjects_leave_texts_weights_and_answers_as_they_are(q
     for row in summary_of(one)["results"]:
         assert before[f"pred/{row}"].tobytes() == after[f"pred/{row}"].tobytes(), row
     assert (before["labels"] != after["labels"]).any()
+    assert_predicts_itself(one, cohort, tmp_path)
 
 
 def test_few_labels_sites_harmonised_and_a_control(quick, cohort, tmp_path):
@@ -150,6 +199,7 @@ def test_few_labels_sites_harmonised_and_a_control(quick, cohort, tmp_path):
     summary = summary_of(tmp_path / "run")
     assert summary["data"]["split"].endswith("3 labels a group") and any("control" in note for note in summary["notes"])
     assert ((np.load(tmp_path / "run" / "predictions.npz")["split"] == 1).sum(axis=1) == 6).all()
+    assert_predicts_itself(tmp_path / "run", cohort, tmp_path)
 
 
 def test_smoke(quick, tmp_path, cohort):
