@@ -3,6 +3,8 @@
     jaxgkd describe --data chembl2321810 --out texts.jsonl
     jaxgkd describe --data bbbp --backend server --base-url http://localhost:8000/v1 --model qwen3-8b \\
         --about "blood-brain barrier penetration" --out texts.jsonl
+
+The key of a server is read from the environment alone.
 """
 
 from collections.abc import Iterator

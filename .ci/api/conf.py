@@ -24,6 +24,8 @@ autodoc_typehints = "none"
 autodoc_default_options = {"ignore-module-all": True}
 # What napoleon takes for a type is often a sentence; types are in the signatures.
 nitpick_ignore_regex = [("py:class", ".*")]
+# Sphinx looks for the fields of a class too, and several classes have fields of one name.
+suppress_warnings = ["ref.python"]
 
 
 def resolve(app, environment, node, content):
@@ -37,6 +39,9 @@ def resolve(app, environment, node, content):
     holder = sys.modules.get(node.get("py:module") or "")
     known = holder is not None and named(holder, node.get("py:class"), target)
     found = {known} & set(objects) if known else {name for name in objects if f".{name}".endswith(f".{target}")}
+    if len(found) > 1:
+        # A module that is called like the function in it is hardly what is meant.
+        found = {name for name in found if objects[name].objtype != "module"}
     if len(found) == 1:
         domain = environment.get_domain("py")
         return domain.resolve_xref(environment, node["refdoc"], app.builder, "obj", found.pop(), node, content)

@@ -189,7 +189,7 @@ def rows_of(config: GALLON) -> dict[str, tuple[str, ...]]:
 
 
 def settings_of(config: GALLON, names: tuple[str, ...], teachers: list[str]) -> list[dict[str, Any]]:
-    """What is tried for a row with some of the teachers, as `teach` takes it; as many settings for every row."""
+    """What is tried for a row with some of the teachers, as its students' ``teach`` takes it; as many for every row."""
     default = {name: getattr(config, name) for name in (*SPACE, *TEACHER_SPACE, "temperature")}
     rates = SPACE["learning_rate"].values if config.student != "gnn" else GRAPH_RATES
     default["learning_rate"] = default["learning_rate"] or rates[1]

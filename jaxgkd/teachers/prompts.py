@@ -90,7 +90,7 @@ def bare_tokenizer(tokenizer: Any) -> tokenizers.Tokenizer:
     """A private copy of a fast tokenizer without truncation or padding, so that the caller's own is left as it was.
 
     Args:
-      tokenizer: one from `language.load_tokenizer`, a Hugging Face fast tokenizer, or a `tokenizers.Tokenizer`.
+      tokenizer: one from `load_tokenizer`, a Hugging Face fast tokenizer, or a `tokenizers.Tokenizer`.
 
     Raises:
       ConfigError: the tokenizer has no fast implementation.

@@ -86,7 +86,7 @@ class StoreWriter:
         Raises:
           StoreError: the folder holds a store with another manifest (the message names the field), another process is
             writing it, or it cannot be written.
-          ConfigError: `item_ids` or `rows` do not belong to the manifest.
+          ConfigError: ``item_ids`` or `rows` do not belong to the manifest.
         """
         self.folder, self.manifest = Path(folder), manifest
         rows = np.arange(manifest.n_items) if rows is None else np.asarray(rows, dtype=np.int64)
@@ -294,7 +294,7 @@ class Store:
         """The hidden states [k, layers, width], or another array [k, …], of k items, in float32.
 
         Args:
-          indices: [k] positions in `item_ids`, in any order, repeats allowed.
+          indices: [k] positions in ``item_ids``, in any order, repeats allowed.
           name: "hidden" or one of the manifest's extras.
 
         Raises:
@@ -313,7 +313,7 @@ class Store:
         return out
 
     def as_array(self, name: str = HIDDEN) -> np.ndarray:
-        """`read` of all items, in the order of `item_ids`: [n_items, layers, width] float32."""
+        """`read` of all items, in the order of ``item_ids``: [n_items, layers, width] float32."""
         return self.read(np.arange(len(self)), name)
 
 

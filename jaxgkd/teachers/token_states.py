@@ -1,8 +1,8 @@
 """What the lower layers of an encoder say about every token, kept on disk: fine-tuning the layers above starts there.
 
 Lower layers that stay as they are say the same about a prompt in every epoch, fold and seed. They are run once; the
-state of every token is a row of a store (see `store`), in float16, 2·d bytes a token: 230 MB for 300,000 tokens of a
-model of width 384. A store is memory-mapped, so that training holds one batch of it in memory, not all.
+state of every token is a row of a store (`jaxgkd.teachers.store`), in float16, 2·d bytes a token: 230 MB for 300,000
+tokens of a model of width 384. A store is memory-mapped, so that training holds one batch of it in memory, not all.
 """
 
 import time
@@ -92,7 +92,7 @@ def lower_part(model: object, layer: int) -> Encoder:
 
 
 def upper_part(model: object, layer: int) -> Encoder:
-    """The layers above hidden state ``layer``, in float32 and without embeddings: only `states_from` can be asked.
+    """The layers above hidden state ``layer``, in float32 and without embeddings: only ``states_from`` can be asked.
 
     Raises:
       UnsupportedModelError: the model is no post-norm encoder.
