@@ -50,20 +50,29 @@ def principal_coordinates(features: np.ndarray, train: np.ndarray) -> np.ndarray
     return products @ _rotation(products[train])
 
 
-def principal_map(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`principal_coordinates` as a function of any subject's features: ``(features - mean) @ directions``.
+def map_to_coordinates(
+    features: np.ndarray, train: np.ndarray, coordinates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`principal_coordinates`, times any number, as a function of any subject's features.
+
+    It rests on the coordinates that there are: computed once more, directions may come out with the other sign.
 
     Args:
       features: [n, f]; train: rows that train.
+      coordinates: [n, m] of the features; columns of 0 stand for no direction.
 
     Returns:
-      mean [f] and directions [f, m], float64.
+      mean [f] and directions [f, m], float64: coordinates are ``(features - mean) @ directions``.
     """
     mean, scale = _standard(features, train)
-    standard = ((features[train] - mean) * scale).astype(np.float32)
-    count = max(np.count_nonzero(scale), 1)
-    rotation = _rotation((standard @ standard.T).astype(np.float64) / count)
-    return mean.astype(np.float64), scale[:, None] * (standard.T.astype(np.float64) @ rotation) / count
+    standard = ((features[train] - mean) * scale).astype(np.float64)
+    known = coordinates[train].astype(np.float64)
+    # Columns are orthogonal, and inner products of subjects times a column are that column times a number.
+    rotation = known / np.maximum(np.sum(known**2, axis=0), 1e-12)
+    directions = standard.T @ rotation
+    found = standard @ directions
+    directions *= np.sum(found * known) / np.sum(found**2)
+    return mean.astype(np.float64), scale[:, None] * directions
 
 
 def _standard(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,12 +16,14 @@ from jaxgkd.data.brain_graphs import brain_graphs
 from jaxgkd.data.brains import Brains
 from jaxgkd.data.connectivity import TangentSpace, connectivity_of, fit_tangent, from_upper, shrunk_matrices, upper_of
 from jaxgkd.data.harmonise import ComBat, fit_combat
+from jaxgkd.errors import CheckpointError
 from jaxgkd.nn.brain_inputs import BrainInputs, brain_inputs
 from jaxgkd.nn.brain_students import brain_student_maker
-from jaxgkd.nn.named_weights import student_weights
+from jaxgkd.nn.named_weights import states_of, student_weights
+from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.bleg_config import BLEG
 from jaxgkd.recipes.bleg_students import Lesson
-from jaxgkd.recipes.brain_baselines import principal_map
+from jaxgkd.recipes.brain_baselines import map_to_coordinates
 from jaxgkd.recipes.brain_views import fold_features
 from jaxgkd.training.checkpoint import from_leaves
 from jaxgkd.training.student_folder import KeptStudent
@@ -55,7 +57,7 @@ def keep_brain_student(
     weights = student_weights(*from_leaves(leaves, like))
     place = min(list(studied[0]["weights"]).index(row), len(studied[0]["valid"]) - 1)
     valid = np.concatenate([one["valid"][place].max(axis=-1) for one in studied])
-    fitted = [_fitted(brains, lesson, config) for lesson in lessons]
+    fitted, sites = zip(*(_fitted(brains, lesson, config) for lesson in lessons), strict=True)
     if config.student == "mlp":
         kernels, biases = zip(
             *(
@@ -66,7 +68,7 @@ def keep_brain_student(
         )
         weights |= {"first.kernel": np.stack(kernels), "first.bias": np.stack(biases)}
     r = brains.n_regions
-    return KeptStudent(
+    kept = KeptStudent(
         recipe="bleg",
         reads={
             "data": "brains",
@@ -94,14 +96,17 @@ def keep_brain_student(
                 "fold": fold,
                 "valid": float(score),
                 "shrinkage": lesson.shrinkage,
-                "sites": _sites(brains, lesson) if config.harmonise else [],
+                "sites": of_fold,
             }
-            for (seed, fold), score, lesson in zip(folds, valid, lessons, strict=True)
+            for (seed, fold), score, lesson, of_fold in zip(folds, valid, lessons, sites, strict=True)
         ],
         chosen=[int(valid.argmax())],
         why="best score on its own validation subjects",
         weights=weights | {name: _stacked(name, fitted) for name in fitted[0]},
     )
+    if config.student == "mlp":
+        _check(kept, brains, np.concatenate([one["probabilities"][place] for one in studied]))
+    return kept
 
 
 def brain_maker(kept: KeptStudent) -> Callable[[jax.Array], nnx.Module]:
@@ -158,9 +163,10 @@ def _harmonised(
     return combat.apply(features, of_subjects).values
 
 
-def _fitted(brains: Brains, lesson: Lesson, config: BLEG) -> dict[str, np.ndarray]:
-    """What a fold fitted to its training subjects."""
+def _fitted(brains: Brains, lesson: Lesson, config: BLEG) -> tuple[dict[str, np.ndarray], list[str]]:
+    """What a fold fitted to its training subjects, and the names of the sites that ComBat has shifts of."""
     found: dict[str, np.ndarray] = {}
+    sites: list[str] = []
     if config.connectivity == "tangent":
         assert lesson.shrinkage is not None
         matrices = shrunk_matrices(brains, "tangent", lesson.shrinkage)
@@ -169,26 +175,34 @@ def _fitted(brains: Brains, lesson: Lesson, config: BLEG) -> dict[str, np.ndarra
         features = fold_features(brains, config.connectivity, lesson.shrinkage, lesson.trained)
         combat = fit_combat(features[lesson.trained], brains.sites[lesson.trained])
         found |= {name: getattr(combat, name) for name in ("mean", "scale", "shifts", "scales")}
-    return {f"{FOLD}{name}": leaf for name, leaf in found.items()}
-
-
-def _sites(brains: Brains, lesson: Lesson) -> list[str]:
-    """Names of the sites that ComBat has shifts of, in its order."""
-    features = np.zeros((len(lesson.trained), 1))
-    return [brains.site_names[site] for site in fit_combat(features, brains.sites[lesson.trained]).sites.tolist()]
+        sites = [brains.site_names[site] for site in combat.sites.tolist()]
+    return {f"{FOLD}{name}": leaf for name, leaf in found.items()}, sites
 
 
 def _without_coordinates(
     brains: Brains, lesson: Lesson, config: BLEG, kernel: np.ndarray, bias: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """First layer over all connections of an MLP whose first layer [m, d] is over principal coordinates."""
+    assert lesson.vectors is not None
     features = fold_features(brains, config.connectivity, lesson.shrinkage, lesson.trained, harmonise=config.harmonise)
-    mean, directions = principal_map(features, lesson.trained)
-    coordinates = (features[lesson.trained] - mean) @ directions
-    # The factor of `student_vectors`; coordinates that only wider folds have are 0 here.
-    scaled = directions / max(float(coordinates.std()), 1e-9)
-    whole = scaled @ kernel[: directions.shape[1]].astype(np.float64)
+    mean, directions = map_to_coordinates(features, lesson.trained, lesson.vectors)
+    whole = directions @ kernel.astype(np.float64)
     return whole.astype(np.float32), (bias - mean @ whole).astype(np.float32)
+
+
+def _check(kept: KeptStudent, brains: Brains, probabilities: np.ndarray) -> None:
+    """Raises CheckpointError where the students say something else than those [folds, n] that were trained.
+
+    Directions of principal coordinates are found anew by a run that goes on, and on another machine some may have come
+    out with the other sign.
+    """
+    make = brain_maker(kept)
+    for member, expected in enumerate(probabilities):
+        weights = {name: leaf[member] for name, leaf in network_weights(kept.weights).items()}
+        logits = nnx.merge(graphdef_of(make), *states_of(make, weights))(inputs_of_member(kept, member, brains)).logits
+        if np.abs(np.asarray(jax.nn.softmax(logits))[:, 1] - expected).max() > 0.01:
+            what = "the students were trained on coordinates with other signs than this machine finds"
+            raise CheckpointError(what, mend="delete the folders checkpoints/students-* and run again with --resume")
 
 
 def _stacked(name: str, fitted: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:

@@ -241,6 +241,16 @@ def test_the_report_counts_slots():
     assert "1 compiled shape" in str(report) and "shapes" not in str(report)
 
 
+def test_a_part_of_the_graphs_is_these_graphs_alone():
+    graphs = ManyGraphs.from_list(random_graphs(7, 3))
+    part = graphs.part(2, 5)
+    budget = Budget(16, 32, 2, 9)
+    assert len(part) == 3
+    for i in range(3):
+        whole, own = assemble(graphs, np.array([2 + i]), budget), assemble(part, np.array([i]), budget)
+        jax.tree.map(np.testing.assert_array_equal, whole.graph, own.graph)
+
+
 def test_what_cannot_be_put_into_batches():
     many = ManyGraphs.from_list(random_graphs(5))
     with pytest.raises(DataError, match="there is no graph"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxgkd.nn.molecule_bags import AtomMLP, FingerprintMLP, ReadAtoms, bags_of, bags_of_bits
+from jaxgkd.nn.molecule_bags import AtomMLP, FingerprintMLP, ReadAtoms, bags_of, bags_of_bits, padded_bags
 
 SIZES = (5, 3)
 COUNTS = [3, 1, 6, 2]
@@ -59,6 +59,16 @@ def test_bits_are_an_mlp_over_the_fingerprint():
     found = model(bags_of_bits(bits))
     np.testing.assert_allclose(found.state, state, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.outputs, model.head(jnp.asarray(state)), rtol=1e-5, atol=1e-6)
+
+
+def test_padding_changes_nothing_that_is_said(atoms):
+    fields, start = atoms
+    bags = bags_of(fields, start)
+    n = len(start) - 1
+    padded = padded_bags(bags, n + 3, round_up=lambda size: 8 * (size // 8 + 1))
+    assert padded.things.shape[0] % 8 == 0 and padded.counts.shape[0] % 8 == 0
+    student = AtomMLP(SIZES, 6, 2, 2, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(student(padded).outputs[:n], student(bags).outputs, atol=1e-6)
 
 
 def test_dropout_is_of_the_states_and_in_training_alone(atoms):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,14 @@ from flax import nnx
 
 from jaxgkd.data.atom_fields import BOND_FIELDS
 from jaxgkd.graphs.paths import FARTHEST
-from jaxgkd.nn.molecule_relations import DistanceRelations, PathRelations, bond_counts, bond_kinds, distances
+from jaxgkd.nn.molecule_relations import (
+    DistanceRelations,
+    OpenPathRelations,
+    PathRelations,
+    bond_counts,
+    bond_kinds,
+    distances,
+)
 from tests.nn.molecule_rows import ATOM_SIZES, BOND_SIZES, N_BOND_KINDS, in_rows, molecules, moved
 
 HEADS = 3
@@ -56,6 +65,17 @@ def test_the_bias_of_a_path_is_that_of_its_length_and_the_mean_of_its_bonds(made
             longest = max(longest, len(along))
             np.testing.assert_allclose(bias[row, :, i, j], expected, atol=1e-6)
     assert longest > 1
+
+
+def test_pairs_that_bring_their_own_path_have_the_bias_of_its_kind(made):
+    _, paths, batch = made
+    known = PathRelations(paths, HEADS, n_bond_kinds=N_BOND_KINDS, rngs=nnx.Rngs(0))
+    open_ = OpenPathRelations(paths.hops.shape[1], HEADS, n_bond_kinds=N_BOND_KINDS, rngs=nnx.Rngs(1))
+    nnx.update(open_, nnx.state(known))
+    kind = batch.pairs["path"]
+    pairs = {"distance": paths.distance[kind], "hops": paths.hops[kind].astype(np.uint8)}
+    found = open_(dataclasses.replace(batch, pairs=pairs)).bias
+    np.testing.assert_allclose(found, known(batch).bias, atol=1e-6)
 
 
 def test_parameters_of_paths_fit_other_molecules(made):

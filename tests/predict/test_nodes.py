@@ -1,5 +1,6 @@
 import csv
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from jaxgkd.nn.named_weights import states_of
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.kept_nodes import node_student_maker
 from jaxgkd.recipes.student_inputs import unit_rows
-from jaxgkd.training.student_folder import read_student
+from jaxgkd.training.student_folder import read_student, write_student
 
 NAMES = ["graph", "molecules", "student"]
 
@@ -129,6 +130,11 @@ def test_what_cannot_be_used_is_said_in_a_sentence(node_run, tmp_path, capsys):
     assert "there is none of nodes.csv" in refused(capsys, run, tmp_path, out)
     assert "a table of nodes alone" not in refused(capsys, run, data / "nodes.csv", out)
     assert "ends in none of .csv" in refused(capsys, run, data, tmp_path / "out.xlsx")
+    kept = read_student(run)
+    write_student(run, replace(kept, reads={**kept.reads, "positions": 3}))
+    assert "spectral positions" in refused(capsys, run, data, out)
+    assert cli.main(["export", str(run), "--out", str(tmp_path / "student")]) == 2
+    assert "spectral positions" in capsys.readouterr().err
     (run / "config.json").write_text('{"recipe": "lmgnn"}')
     assert "runs of lmgnn keep no student" in refused(capsys, run, data, out)
     (run / "config.json").write_text("{}")

@@ -120,12 +120,12 @@ def assert_predicts_itself(run, cohort, folder):
     assert table["subject"].tolist() == [f"s{i}" for i in range(N)] and table["problem"].isna().all()
     said = np.load(run / "predictions.npz")["pred/student_distilled"]
     chosen = kept.chosen[0]
-    np.testing.assert_allclose(table["p_ill"], said[chosen, :, 0], atol=1e-5)
-    np.testing.assert_allclose(table["p_healthy"], 1 - said[chosen, :, 0], atol=1e-5)
+    np.testing.assert_allclose(table["p_ill"], said[chosen, :, 0], atol=1e-4)
+    np.testing.assert_allclose(table["p_healthy"], 1 - said[chosen, :, 0], atol=1e-4)
     assert table["class"].tolist() == ["ill" if p > 0.5 else "healthy" for p in table["p_ill"]]
     everyone = folder / f"{run.name}-all.csv"
     assert cli.main(["predict", str(run), "--data", str(cohort), "--out", str(everyone), "--seeds", "all"]) == 0
-    np.testing.assert_allclose(pandas.read_csv(everyone)["p_ill"], said[..., 0].mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(pandas.read_csv(everyone)["p_ill"], said[..., 0].mean(axis=0), atol=1e-4)
     assert cli.main(["export", str(run), "--out", str(folder / f"{run.name}-student")]) == 0
     student = load(folder / f"{run.name}-student")
     inputs = inputs_of_member(kept, chosen, load_brain_set(cohort))

@@ -8,6 +8,7 @@ from jaxgkd.recipes.brain_baselines import (
     PENALTIES,
     fit_linear,
     logistic_weights,
+    map_to_coordinates,
     principal_coordinates,
 )
 
@@ -28,6 +29,20 @@ def test_coordinates_keep_the_inner_products_of_standardised_features():
     standard = ((values - train.mean(axis=0)) / np.where(varies, train.std(axis=0), 1))[:, varies]
     wanted = standard @ standard[SPLIT.train].T / varies.sum()
     np.testing.assert_allclose(found @ found[SPLIT.train].T, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.3])
+def test_coordinates_are_a_function_of_features(factor):
+    random = np.random.default_rng(0)
+    features = random.normal(size=(12, 30)).astype(np.float32)
+    features[:, 4] = 2.0
+    train = np.arange(8)
+    # Any directions may have the other sign, and there may be columns of 0 behind them.
+    coordinates = factor * principal_coordinates(features, train)
+    coordinates *= np.where(np.arange(coordinates.shape[1]) % 2, 1.0, -1.0)
+    padded = np.pad(coordinates, ((0, 0), (0, 2))).astype(np.float32)
+    mean, directions = map_to_coordinates(features, train, padded)
+    np.testing.assert_allclose((features - mean) @ directions, padded, atol=1e-5)
 
 
 def test_ridge_is_the_closed_form():

@@ -149,7 +149,7 @@ def test_a_finished_run_is_not_run_again(first, run, data, capsys):
 
 
 @pytest.mark.thorough
-def test_classes_other_networks_conformers_and_ensembles(run, data, tmp_path):
+def test_classes_other_networks_conformers_and_ensembles(run, data, predicts_itself, tmp_path):
     table = tmp_path / "plain.csv"
     table.write_text(data.read_text())
     flags = ("--label", "oxygen", "--conformers", "rdkit", "--split", "stratified", "--baselines", "mean")
@@ -162,13 +162,16 @@ def test_classes_other_networks_conformers_and_ensembles(run, data, tmp_path):
     assert arrays["std/student_distilled"].shape == (1, len(CHAINS), 1) and arrays["std/student_distilled"].max() > 0
     assert any("Conformers by RDKit" in note for note in summary["notes"])
     assert arrays["pred/student_distilled"].min() >= 0 and arrays["pred/student_distilled"].max() <= 1
+    found = predicts_itself(out, table)
+    np.testing.assert_allclose(found["std_oxygen"], arrays["std/student_distilled"][0, :, 0], atol=1e-5)
 
 
 @pytest.mark.thorough
-def test_a_search_gives_every_row_as_many_tries(run, data, tmp_path):
+def test_a_search_gives_every_row_as_many_tries(run, data, predicts_itself, tmp_path):
     out = tmp_path / "run"
     flags = ("--label", "length", "--baselines", "mean", "--sweep", "lr=0.001,0.01", "global-strength=0.1,1")
-    assert run(data, out, *flags, seeds=1) == 0
+    assert run(data, out, *flags, "--offset", "composition", seeds=1) == 0
+    predicts_itself(out, data)
     results = summary_of(out)["results"]
     assert results["student_alone"]["settings"]["learning_rate"] in (0.001, 0.01)
     assert results["student_distilled"]["settings"]["global_strength"] in (0.1, 1.0)

@@ -11,6 +11,7 @@ from jaxgkd.data.splits import Split
 from jaxgkd.recipes import molecule_baselines
 from jaxgkd.recipes.molecule_baselines import (
     BASELINES,
+    composition_weights,
     ecfp4,
     element_counts,
     ridge,
@@ -81,6 +82,13 @@ def test_composition_finds_what_is_linear_in_the_elements(molecules, split):
     oxygen = molecules.labels[:, 1] == 1
     assert predictions[oxygen, 1].min() > 0.5 > predictions[~oxygen, 1].max()
     assert np.all((predictions[:, 1] >= 0) & (predictions[:, 1] <= 1))
+
+
+def test_a_ridge_on_elements_is_its_weights_and_intercept(molecules, split):
+    weights, intercept = composition_weights(molecules, split, molecules.labels)
+    said = BASELINES["composition"](molecules, split, molecules.labels, 0)
+    np.testing.assert_allclose((element_counts(molecules) @ weights + intercept)[:, 0], said[:, 0], rtol=1e-8)
+    assert weights.shape == (119, 2) and not weights[52].any()
 
 
 @pytest.mark.parametrize("name", ["mean", "composition", "ecfp_forest"])
