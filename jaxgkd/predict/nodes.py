@@ -44,7 +44,7 @@ def predict_nodes(kept: KeptStudent, members: Sequence[int], nodes: NewNodes, ou
     Args:
       kept: the student.
       members: whose probabilities are averaged.
-      nodes: as `new_nodes` opens them.
+      nodes: that are asked about.
       out: where rows are written.
 
     Raises:

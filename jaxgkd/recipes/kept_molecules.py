@@ -138,7 +138,7 @@ def network_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_unit(outputs: np.ndarray, weights: Mapping[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
-    """What students say in the unit of the labels, or as probabilities of classes.
+    """What students say of numbers, in the unit of the labels.
 
     Args:
       outputs: [members, n, t] of the networks.

@@ -1,3 +1,5 @@
+import io
+
 import pytest
 from rich.console import Console
 
@@ -10,7 +12,7 @@ def test_the_first_reasons_are_shown_and_the_others_counted():
     outcome.add(list(range(2, 12)), {i: "no id" for i in (9, 0, 4)})
     outcome.add(list(range(12, 32)), {i: "no word" for i in range(9)})
     outcome.check()
-    console = Console(record=True, quiet=True, width=200)
+    console = Console(file=io.StringIO(), record=True, width=200)
     outcome.print(console)
     lines = console.export_text().splitlines()
     assert lines[:4] == ["18 of 30 nodes predicted", "row 2: no id", "row 6: no id", "row 11: no id"]
