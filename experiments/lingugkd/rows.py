@@ -24,6 +24,7 @@ ROWS: dict[str, list[str]] = {
     "default": [],
     "scipy-docs-gcn": ["--data", "scipy-docs"],
     "cora-gcn": [*CORA, "--reference"],
+    "cora-gcn-all-layers": [*CORA, "--readout", "all"],
     "cora-mlp": ["--data", "cora", *MLP],
     "cora-gat": [*CORA, "--student", "gat"],
     "cora-sage": [*CORA, "--student", "sage"],

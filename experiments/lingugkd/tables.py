@@ -74,8 +74,9 @@ def short_lines() -> list[str]:
         results = summary["results"]
         # Heads of the earlier version were GCN and SAGE alone.
         earlier = "" if "MLP" in summary["teacher"]["name"] else " †"
+        readout = ", all layers" if "--readout all" in summary["command"] else ""
         table.append(
-            f"| {summary['data']['name']}, {summary['data']['split']} | {summary['student']['name']}{earlier} "
+            f"| {summary['data']['name']}, {summary['data']['split']} | {summary['student']['name']}{readout}{earlier} "
             f"| {percent(results['teacher']['test'])} | {percent(results['student_alone']['test'])} "
             f"| {percent(results['student_distilled']['test'])} | {summary['difference']['p_value']:.2g} |"
         )
