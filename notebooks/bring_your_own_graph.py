@@ -201,6 +201,26 @@ axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(1, 0))
 plt.show()
 
 # %% [markdown]
+# ## 5. Predict
+#
+# The run's folder holds the distilled student and all that it reads by. New nodes come as the same kind of folder,
+# without labels; an MLP needs no edges. A node in which the student knows no word is named, and stays empty.
+
+# %%
+new = Path("runs/new-functions")
+new.mkdir(exist_ok=True)
+texts = {
+    "moving_average": "Return the arithmetic mean of each window of numbers.",
+    "next_weekday": "Return the date of the first given day of the week after a date.",
+    "unknown": "Qwertz!",
+}
+described = pd.DataFrame({"node": list(texts), "name": list(texts), "text": list(texts.values())})
+described.to_csv(new / "nodes.csv", index=False)
+predictions = run / "new-functions.csv"
+assert jaxgkd("predict", str(run), "--data", str(new), "--out", str(predictions)) == 0
+display(pd.read_csv(predictions).round(2))
+
+# %% [markdown]
 # ## How to read it
 #
 # * Trust the test over all seeds in the report, not the single seed above. A class with ten test nodes can swing by ten
