@@ -241,7 +241,7 @@ def test_a_folder_that_is_no_finished_run_is_one_sentence(kind, run_directory, t
 def test_a_loss_that_is_not_finite_and_an_interruption_are_sentences(monkeypatch, capsys):
     for error, code, said in (
         (FloatingPointError("the loss of run 0 is not finite at epoch 3"), 2, "epoch 3; lower --learning-rate"),
-        (KeyboardInterrupt(), 130, "--resume"),
+        (KeyboardInterrupt(), 130, "the same command goes on from there"),
     ):
 
         def fail(arguments, error=error):

@@ -32,7 +32,8 @@ from jaxgkd.data.text_graphs import load_text_graph
 from jaxgkd.errors import JaxgkdError
 from jaxgkd.graphs.compressed import open_compressed, write_compressed
 from jaxgkd.recipes.bleg_texts import read_texts
-from jaxgkd.report.console import compare_table, console_table
+from jaxgkd.report.comparison import compare_runs
+from jaxgkd.report.console import console_table
 from jaxgkd.report.run_directory import read_run
 from jaxgkd.teachers import Manifest, Store, StoreWriter, item_ids_hash
 from jaxgkd.teachers.answers import read_answers
@@ -299,7 +300,7 @@ def run(folder: Path) -> None:
 def read_report(folder: Path) -> None:
     found = read_run(folder)
     console_table(found.summary)
-    compare_table([folder, folder])
+    compare_runs([folder, folder])
 
 
 #: Name → what makes a whole folder, what reads it, and how many examples are tried by default.
