@@ -414,7 +414,8 @@ def node_run(tmp_path, text_graph_folder) -> Callable[..., tuple[Path, Path]]:
         data = text_graph_folder(tmp_path / "topics", features=features, change=change)
         vocabulary = bag_of_words.fit(load_text_graph(data).texts)
         d_in = 9 if features else len(vocabulary.terms)
-        models = [make_student(kind, d_in, 8, 2, 3, jax.random.key(i), norm="batch") for i in (0, 1)]
+        readout = "all" if kind == "gat" else "last"
+        models = [make_student(kind, d_in, 8, 2, 3, jax.random.key(i), norm="batch", readout=readout) for i in (0, 1)]
         members = [student_weights(*nnx.split(model, nnx.Param, ...)[1:]) for model in models]
         run = tmp_path / "run"
         run.mkdir()
@@ -431,7 +432,15 @@ def node_run(tmp_path, text_graph_folder) -> Callable[..., tuple[Path, Path]]:
                 "label": "label",
                 "positions": 0,
             },
-            model={"kind": kind, "d_in": d_in, "width": 8, "layers": 2, "norm": "batch", "classes": 3},
+            model={
+                "kind": kind,
+                "d_in": d_in,
+                "width": 8,
+                "layers": 2,
+                "classes": 3,
+                "norm": "batch",
+                "readout": readout,
+            },
             says={"kind": "classes", "names": ["graph", "molecules", "student"]},
             members=[{"seed": 0, "valid": 0.5}, {"seed": 1, "valid": 0.75}],
             chosen=[1],

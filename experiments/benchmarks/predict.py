@@ -80,6 +80,7 @@ def write_run(folder: Path, kind: str) -> None:
                 "width": WIDTH,
                 "layers": LAYERS,
                 "norm": "batch",
+                "readout": "last",
                 "classes": CLASSES,
             },
             says={"kind": "classes", "names": [f"class {i}" for i in range(CLASSES)]},
