@@ -6,6 +6,7 @@ the same name twice, or more than the limits allow.
 """
 
 import gzip
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -20,6 +21,18 @@ from jaxgkd.errors import DataError
 
 _PIECE = 1 << 20
 _ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+# What damaged bytes make the library raise. A ZIP under a password or of an unknown kind is a RuntimeError, names in it
+# that are no text a ValueError, fields that are cut short an IndexError.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+)
 
 
 class Readable(Protocol):
@@ -165,7 +178,8 @@ def _tar_members(path: Path, wanted: Callable[[str], bool], budget: _Budget) -> 
                 if not entry.isreg():
                     raise budget.refused(f"holds '{shown(entry.name)}', a link or a device")
                 if wanted(entry.name) and (file := archive.extractfile(entry)) is not None:
-                    yield entry.name, cast(Readable, file)
+                    # The stream counts for the archive; a budget of its own keeps a member from being counted twice.
+                    yield entry.name, _Bounded(cast(Readable, file), _Budget(path, budget.limits), entry.name)
 
 
 @contextmanager
@@ -173,6 +187,6 @@ def _whole(path: Path, name: str) -> Iterator[None]:
     with reading(path):
         try:
             yield
-        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except _DAMAGE as error:
             what = f"is not a whole archive ({shown(name)} cannot be read)"
             raise DataError(what, file=path, mend="delete it and fetch it again") from error

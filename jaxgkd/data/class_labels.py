@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgkd.data.tables import reading, shown
+from jaxgkd.data.tables import is_text, reading, shown
 from jaxgkd.errors import DataError
 
 # pandas writes integers with gaps between them as 3.0, so whole numbers may end in .0.
@@ -73,7 +73,7 @@ def list_classes(content: Any, path: Path) -> ListedClasses:
     if not names:
         raise DataError("lists no classes", file=path, mend=_CLASSES_MEND)
     for number, name in enumerate(names):
-        if not isinstance(name, str) or not name.strip() or not _is_text(name):
+        if not isinstance(name, str) or not name.strip() or not is_text(name):
             raise DataError(f"the name of class {number} is not text", file=path, mend=_CLASSES_MEND)
     names = [name.strip() for name in names]
     _check_unique(names, path)
@@ -195,12 +195,3 @@ def _integer(text: str) -> int | None:
 def _canonical(text: str) -> str:
     integer = _integer(text)
     return text.strip() if integer is None else str(integer)
-
-
-def _is_text(text: str) -> bool:
-    """Half of a surrogate pair, which JSON can spell, cannot be written to any file."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

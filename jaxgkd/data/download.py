@@ -22,7 +22,7 @@ from typing import Any
 from jaxgkd import __version__
 from jaxgkd.data.tables import shown
 from jaxgkd.errors import ConfigError, DataError
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 _PIECE = 1 << 18
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)

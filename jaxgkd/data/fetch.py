@@ -17,7 +17,7 @@ from jaxgkd.data.published import PUBLISHED, Published, published
 from jaxgkd.data.registry import fetched_folder, subfolder
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.training.compilation import cache_folder
-from jaxgkd.training.whole_file import write_whole, write_whole_folder
+from jaxgkd.whole_file import write_whole, write_whole_folder
 
 __all__ = ["fetch", "published"]
 

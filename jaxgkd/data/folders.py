@@ -17,10 +17,10 @@ import scipy.sparse
 from numpy.typing import ArrayLike
 
 from jaxgkd.data.hetero_graphs import EdgeSet, HeteroGraph, NodeSet
-from jaxgkd.data.tables import shown
+from jaxgkd.data.tables import is_text, shown
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.errors import DataError
-from jaxgkd.training.whole_file import write_whole_folder
+from jaxgkd.whole_file import write_whole_folder
 
 
 def save_text_graph(graph: TextGraph, folder: str | PathLike[str]) -> Path:
@@ -235,19 +235,11 @@ def _write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
             (row, column)
             for column, cells in columns.items()
             for row, cell in enumerate(cells, start=2)
-            if "\0" in str(cell) or not _is_text(str(cell))
+            if "\0" in str(cell) or not is_text(str(cell))
         )
         what = "has a zero byte or half of a character"
         raise DataError(what, file=path.name, row=row, field=column, mend="take it out of the text") from cause
     path.write_bytes(content)
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _write_features(path: Path, features: scipy.sparse.csr_array) -> None:

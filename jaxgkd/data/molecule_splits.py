@@ -21,7 +21,7 @@ from jaxgkd.data.processes import map_chunks
 from jaxgkd.data.splits import Split
 from jaxgkd.data.tables import reading
 from jaxgkd.errors import ConfigError, DataError
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 MoleculeSplitKind = Literal["scaffold", "scaffold-chiral", "scaffold-balanced", "random", "stratified"]
 _PARTS = ("train", "valid", "test")

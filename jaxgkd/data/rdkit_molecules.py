@@ -20,7 +20,7 @@ from jaxgkd.data.featurise import Hydrogens
 from jaxgkd.data.molecules import Molecules, load_molecules
 from jaxgkd.errors import DataError
 from jaxgkd.training.compilation import cache_folder
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 
 def load_chembl_activities(

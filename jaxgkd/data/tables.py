@@ -25,6 +25,15 @@ def shown(text: str, limit: int = 60) -> str:
     return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
 
 
+def is_text(text: str) -> bool:
+    """Whether ``text`` can be written to a file; half of a surrogate pair, which JSON can spell, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Table:
     """A table as text, whatever file it came from.

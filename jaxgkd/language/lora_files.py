@@ -15,8 +15,9 @@ from jaxgkd.language.config import ConfigFields, read_json
 from jaxgkd.language.families import FAMILIES, LanguageModel
 from jaxgkd.language.lora import KERNEL, Adapters, LoraConfig, linear_maps
 from jaxgkd.language.safetensors_files import read_header
-from jaxgkd.language.saving import stored_tensors, write_safetensors, write_whole_folder
+from jaxgkd.language.saving import stored_tensors, write_safetensors
 from jaxgkd.language.weight_plan import StoredTensor, WeightPlan
+from jaxgkd.whole_file import write_whole_folder
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -65,8 +66,8 @@ def save_adapters(
       base_name: the base's id or folder, for those who read the file.
 
     Raises:
-      ConfigError: the model was made from weights alone, without a config.json; or the folder is not empty.
-      CheckpointError: the disk does not take it.
+      ConfigError: the model was made from weights alone, without a config.json; the folder is not empty; or the disk
+        does not take it.
     """
     base = _base_plan(model)
     plan = _adapter_plan(base, {name: adapter["a"].shape[-1] for name, adapter in adapters.items()}, model)

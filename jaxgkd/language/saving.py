@@ -6,8 +6,6 @@ only once they are whole.
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -17,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgkd.errors import CheckpointError, ConfigError
+from jaxgkd.errors import ConfigError
 from jaxgkd.language.families import FAMILIES, LanguageModel, read_config
 from jaxgkd.language.orbax_files import write_orbax
 from jaxgkd.language.safetensors_files import SINGLE_FILE
 from jaxgkd.language.weight_plan import StoredTensor, WeightPlan, stored_names
+from jaxgkd.whole_file import write_whole_folder
 
 # Name, shape, dtype and a function that gives the values.
 Tensor = tuple[str, tuple[int, ...], jnp.dtype, Callable[[], np.ndarray]]
@@ -40,8 +39,8 @@ def save(model: LanguageModel, folder: str | PathLike[str]) -> None:
       folder: a new or empty folder.
 
     Raises:
-      ConfigError: the model was made from weights alone, without a config.json; or the folder is not empty.
-      CheckpointError: the disk does not take it.
+      ConfigError: the model was made from weights alone, without a config.json; the folder is not empty; or the disk
+        does not take it.
     """
 
     def write(scratch: Path) -> None:
@@ -60,8 +59,8 @@ def save_orbax(model: LanguageModel, folder: str | PathLike[str]) -> None:
       folder: a new or empty folder.
 
     Raises:
-      ConfigError: the model was made from weights alone, without a config.json; or the folder is not empty.
-      CheckpointError: the disk does not take it.
+      ConfigError: the model was made from weights alone, without a config.json; the folder is not empty; or the disk
+        does not take it.
     """
 
     def write(scratch: Path) -> None:
@@ -144,27 +143,3 @@ def _reader(stored: StoredTensor, stack: Array, layer: int) -> Callable[[], np.n
         return values.swapaxes(-1, -2) if stored.transpose else values
 
     return read
-
-
-def write_whole_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Make ``folder`` out of what ``write`` writes into the folder it is given, once that is whole.
-
-    Raises:
-      ConfigError: there is something already.
-      CheckpointError: the disk does not take it.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError("there is something already", file=folder, mend="choose a new or empty folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent.absolute(), prefix=f".{folder.name}.") as scratch:
-            whole = Path(scratch) / "model"
-            whole.mkdir()
-            write(whole)
-            os.replace(whole, folder)
-    except OSError as error:
-        raise CheckpointError(
-            f"the model cannot be written ({error.strerror or error})",
-            file=folder,
-            mend="free space there or choose another folder",
-        ) from error

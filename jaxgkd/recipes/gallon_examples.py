@@ -12,7 +12,7 @@ from jaxgkd.recipes.gallon_texts import Prompts
 from jaxgkd.recipes.molecule_summary import Row
 from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.training.run_dir import RunDirectory
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 _EXAMPLES = 6
 _LETTERS = 700

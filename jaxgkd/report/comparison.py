@@ -16,7 +16,7 @@ from jaxgkd.report.pairing import Pair, gains_corrected, pairs_of
 from jaxgkd.report.run_directory import Run, read_run
 from jaxgkd.report.style import DPI, Drawing, house_style
 from jaxgkd.report.wording import SIGNIFICANT, count, described, duration, measured, p_cell, scale_of
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 _CAPTIONS = {
     "students": "From top to bottom: teacher, student alone, student distilled. Their means are on the right.",

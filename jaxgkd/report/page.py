@@ -28,7 +28,7 @@ from jaxgkd.report.wording import (
     verdict,
 )
 from jaxgkd.training.statistics import mean_std, paired_difference
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 _CAPTIONS = {
     "results": "The same seeds and splits in every row.",

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.training.file_lock import lock_file
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 
 class Key(NamedTuple):

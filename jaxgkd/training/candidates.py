@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxgkd.errors import ConfigError, DataError
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 # Rounds in which candidates that may not be are drawn again; rows that are still short are then filled one by one.
 _ROUNDS = 8

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.training.stage import once
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 PACKAGES = ("jaxgkd", "jax", "jaxlib", "flax", "optax", "jraph", "orbax-checkpoint", "transformers", "numpy", "scipy")
 

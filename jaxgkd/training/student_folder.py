@@ -24,7 +24,7 @@ from safetensors.numpy import save as save_tensors
 
 from jaxgkd.errors import CheckpointError, ConfigError
 from jaxgkd.training.checkpoint import CHECKSUMS, checksums
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 FOLDER = "student"
 _FORMAT = 1

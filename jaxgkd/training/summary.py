@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgkd.errors import DataError
 from jaxgkd.training.statistics import paired_difference
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 STUDENTS = ("student_alone", "student_distilled")
 COST_FIELDS = (

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import tarfile
 import zipfile
@@ -72,6 +73,43 @@ class TestBothKinds:
             (tmp_path / f"b{ending}").write_bytes(damaged)
             with pytest.raises(DataError, match=f"b\\{ending}: is not a whole"):
                 names(tmp_path / f"b{ending}")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_any_changed_byte_of_a_zip_is_one_sentence_or_nothing(compression, tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("a.csv", bytes(range(64)) * 4)
+    damaged_everywhere(path)
+
+
+@pytest.mark.parametrize("layout", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_any_changed_byte_of_a_tar_is_one_sentence_or_nothing(layout, tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=layout) as archive:
+        entry = tarfile.TarInfo("long/" + "é" * 70)
+        entry.size = 256
+        archive.addfile(entry, io.BytesIO(bytes(range(64)) * 4))
+    path.write_bytes(path.read_bytes()[:4096])
+    damaged_everywhere(path, step=3)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 64):
+        path.write_bytes(whole[:size])
+        reads_or_says_why(path)
+
+
+def damaged_everywhere(path, step=1):
+    whole = path.read_bytes()
+    for place in range(0, len(whole), step):
+        for mask in (0xFF, 0x01, 0x80):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
+            reads_or_says_why(path)
+
+
+def reads_or_says_why(path):
+    with contextlib.suppress(DataError):
+        for _, file in read_members(path, lambda name: True, LIMITS):
+            file.read()
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -14,7 +14,7 @@ def main(folder: Path) -> None:
     from jaxgkd.teachers.manifest import Manifest, item_ids_hash
     from jaxgkd.training.checkpoint import load_orbax, save_tree
     from jaxgkd.training.underway import keeping, underway
-    from jaxgkd.training.whole_file import write_whole
+    from jaxgkd.whole_file import write_whole
 
     large = np.random.default_rng(0).integers(256, size=100_000).astype(np.uint8)
     ids = [str(i) for i in range(4)]

@@ -9,7 +9,7 @@ import pytest
 
 from jaxgkd.errors import CheckpointError, ConfigError, DataError
 from jaxgkd.training.run_dir import RunDirectory, environment, read_json
-from jaxgkd.training.whole_file import write_whole
+from jaxgkd.whole_file import write_whole
 
 CONFIG = {"data": "scipy-docs", "seeds": (0, 1), "width": 128}
 
@@ -131,7 +131,7 @@ def test_a_write_that_is_stopped_leaves_the_old_file_and_nothing_else(tmp_path, 
 
 def test_a_process_that_is_killed_before_the_rename_leaves_no_file(tmp_path):
     script = (
-        "import os, signal, sys; from pathlib import Path; from jaxgkd.training.whole_file import write_whole\n"
+        "import os, signal, sys; from pathlib import Path; from jaxgkd.whole_file import write_whole\n"
         "os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_whole(Path(sys.argv[1]), b'half')"
     )
