@@ -1,22 +1,20 @@
 """Graphs as jraph ``GraphsTuple`` records, and every reduction over their edges.
 
-``build`` makes records and layouts from plain arrays, ``aggregate`` reduces over edges, ``neighbourhoods`` gives parts
-of a graph and positions of nodes. ``batching`` puts many small graphs into batches of few shapes (``budgets`` and
-``size_classes`` choose these), ``prefetch`` makes batches ahead of time. ``rows`` gives every graph a row of its own
-instead, for attention over all pairs of nodes, which ``paths`` tells apart. ``hetero`` lays out edges of several types.
+``build`` makes records from plain arrays, ``layout`` sorts their edges, ``aggregate`` reduces over them,
+``neighbourhoods`` gives parts of a graph and positions of nodes. ``batching`` puts many small graphs into batches of
+few shapes (``budgets`` and ``size_classes`` choose these), ``prefetch`` makes batches ahead of time. ``rows`` gives
+every graph a row of its own instead, for attention over all pairs of nodes, which ``paths`` tells apart. ``hetero``
+lays out edges of several types.
 Nothing outside this folder imports jraph or calls a segment operation.
 """
 
 from jraph import GraphsTuple
 
 from jaxgkd.graphs.aggregate import (
-    Layout,
     aggregate,
     aggregate_heads,
-    build_layout,
     edge_dot,
     edge_softmax,
-    sparse_rows,
     to_edges,
     to_nodes,
 )
@@ -33,6 +31,7 @@ from jaxgkd.graphs.hetero import (
     with_reverses,
     without_edges,
 )
+from jaxgkd.graphs.layout import Layout, build_layout, sparse_rows
 from jaxgkd.graphs.paths import Paths, shortest_paths
 from jaxgkd.graphs.prefetch import prefetch
 from jaxgkd.graphs.rows import RowBatch, assemble_rows, row_batches

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from jaxgkd.errors import ConfigError, DataError
-from jaxgkd.graphs.aggregate import Layout, host_layout
 from jaxgkd.graphs.budgets import Budget, Plan, filled_budgets, filled_plan, fixed_budgets, fixed_plan, shuffled
+from jaxgkd.graphs.layout import Layout, host_layout
 from jaxgkd.graphs.size_classes import similar_budgets, similar_plan
 
 Mode = Literal["static", "dynamic", "similar"]

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from jaxgkd.graphs.aggregate import Layout, host_layout
 from jaxgkd.graphs.hetero import EdgeType
+from jaxgkd.graphs.layout import Layout, host_layout
 from jaxgkd.graphs.sampling import Sample
 
 # Room above the largest sample that was drawn, how many times larger each shape is than the one before, and the number

@@ -9,7 +9,8 @@ import jraph
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxgkd.graphs.aggregate import Layout, aggregate, build_layout, sparse_rows
+from jaxgkd.graphs.aggregate import aggregate
+from jaxgkd.graphs.layout import Layout, build_layout, sparse_rows
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["layout", "values"], meta_fields=[])

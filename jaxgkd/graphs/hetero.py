@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxgkd.graphs.aggregate import Layout, aggregate, host_layout
+from jaxgkd.graphs.aggregate import aggregate
+from jaxgkd.graphs.layout import Layout, host_layout
 
 #: Type of the senders, name of the relation, type of the receivers.
 EdgeType = tuple[str, str, str]

@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxgkd.graphs.aggregate import host_layout
 from jaxgkd.graphs.batching import ranges
 from jaxgkd.graphs.build import SparseRows
+from jaxgkd.graphs.layout import host_layout
 
 # From this share of values that are there, dense rows cost less.
 _DENSE = 0.25

@@ -1,6 +1,6 @@
 """Layouts made inside a compiled program, whose sizes may be symbols: for programs that are exported.
 
-`jaxgkd.graphs.aggregate.build_layout` sorts edges in numpy beforehand and notes what gradients need. A program that is
+`jaxgkd.graphs.build_layout` sorts edges in numpy beforehand and notes what gradients need. A program that is
 to take any graph sorts them itself, and has no gradients: a layout from here serves forward passes alone.
 
 JAX's symbols stand for 1 and more, and a graph may have no edge. So edges of which there may be none are followed by
@@ -10,8 +10,8 @@ one that leads to no receiver, which every reduction drops; what belongs to them
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped
 
-from jaxgkd.graphs.aggregate import Layout, Size
 from jaxgkd.graphs.build import SparseRows
+from jaxgkd.graphs.layout import Layout, Size
 
 
 def traced_layout(senders: Int[Array, " e"], receivers: Int[Array, " e"], n_receivers: Size, n_senders: Size) -> Layout:

@@ -16,9 +16,9 @@ from flax import nnx
 from jax import Array
 
 from jaxgkd.graphs import Layout
-from jaxgkd.graphs.aggregate import host_layout
 from jaxgkd.graphs.compressed import Neighbours
 from jaxgkd.graphs.input_rows import InputRows
+from jaxgkd.graphs.layout import host_layout
 from jaxgkd.nn.encoders import Student
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.training.batch_loop import over_runs

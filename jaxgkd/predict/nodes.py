@@ -21,9 +21,9 @@ from jaxgkd.data.node_features import read_features
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.graphs import undirected
-from jaxgkd.graphs.aggregate import host_layout
 from jaxgkd.graphs.compressed import EDGE, compress_homogeneous
 from jaxgkd.graphs.input_rows import SparseInputs
+from jaxgkd.graphs.layout import host_layout
 from jaxgkd.nn.layerwise import LayerwiseStudent
 from jaxgkd.nn.named_weights import states_of
 from jaxgkd.nn.node_problem import graphdef_of

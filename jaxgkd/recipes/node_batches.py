@@ -11,11 +11,11 @@ import numpy as np
 
 from jaxgkd.errors import ConfigError
 from jaxgkd.graphs import Layout, Position, prefetch
-from jaxgkd.graphs.aggregate import host_layout
 from jaxgkd.graphs.block_batches import BlockBatches, ask_nodes
 from jaxgkd.graphs.blocks import Block, BlockBudget, chosen_budgets
 from jaxgkd.graphs.compressed import EDGE, NODE, CompressedGraph, Neighbours, compress_homogeneous
 from jaxgkd.graphs.input_rows import InputRows
+from jaxgkd.graphs.layout import host_layout
 from jaxgkd.graphs.sampling import NeighbourSampler
 from jaxgkd.nn.block_problem import NodeBatch
 from jaxgkd.recipes.node_splits import NodeSplits
