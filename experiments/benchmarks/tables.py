@@ -4,10 +4,14 @@ python experiments/benchmarks/tables.py
 """
 
 import json
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- table: written by experiments/benchmarks/tables.py -->", "<!-- end of table -->"
+# Counted columns that are shares of a whole.
+SHARES = ("padded slots", "padded rows", "padding", "validation accuracy")
 
 
 def results() -> dict[str, dict]:
@@ -47,12 +51,20 @@ def lines() -> list[str]:
 
 
 def counts(name: str, rows: list[dict]) -> list[str]:
-    """What a benchmark counts instead of timing; fractions are shown in per cent."""
-    table = [f"| [{name}]({name}.py): {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
-    for row in rows:
-        shown = (f"{100 * value:.1f} %" if isinstance(value, float) else f"{value}" for value in row.values())
-        table.append(f"| {' | '.join(shown)} |")
-    return table
+    """What a benchmark counts instead of timing: a table for every run of rows with the same columns."""
+    lines: list[str] = []
+    for columns, group in groupby(rows, key=tuple):
+        lines += ["", f"| [{name}]({name}.py): {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+        lines += [f"| {' | '.join(shown(column, row[column]) for column in columns)} |" for row in group]
+    return lines[1:]
+
+
+def shown(column: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(shown(column, part) for part in value)
+    if isinstance(value, float):
+        return f"{100 * value:.1f} %" if column in SHARES else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def draw_scaling(path: Path) -> None:
