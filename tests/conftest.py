@@ -2,6 +2,7 @@
 and the folder of a run with untrained students."""
 
 import csv
+import gc
 import json
 import os
 import shutil
@@ -39,6 +40,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("thorough"):
                 item.add_marker(pytest.mark.skip(reason="set JAXGKD_THOROUGH to make long runs too"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """Forgets compiled programs before they are too many for a process.
+
+    Each of them maps some pieces of memory. Linux gives a process 65,530, and XLA crashes where it gets no other.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.is_file() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 # The same examples every time, so that a failure is the change's; `--hypothesis-profile=default` draws others.

@@ -6,7 +6,7 @@ edges × width, and elsewhere a gather and a sorted segment sum. Its gradient is
 transposed matrix. Under ``vmap`` (many seeds) a CPU computes the product for one member after another.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,6 @@ def aggregate(
 
     Example:
       >>> import numpy as np
-      >>> import numpy as np
       >>> from jaxgkd.graphs import build_layout
       >>> layout = build_layout(np.array([0, 1, 2]), np.array([2, 0, 0]), n_node=3)
       >>> values = jnp.array([[1.0], [10.0], [100.0]])
@@ -54,7 +53,7 @@ def aggregate(
     if reduce == "max":
         return _maximum(node_values, layout, edge_weights)
     weights = jnp.ones(layout.n_edges, jnp.float32) if edge_weights is None else edge_weights
-    summed = _weighted_sum(node_values, weights, layout)
+    summed = _weighted_sum(*_varying_alike(node_values, weights, layout))
     if reduce == "mean":
         summed = summed / jnp.maximum(layout.degree(), 1.0)[:, None]
     return summed.astype(node_values.dtype)
@@ -75,17 +74,15 @@ def aggregate_heads(
 
     Example:
       >>> import numpy as np
-      >>> import numpy as np
       >>> from jaxgkd.graphs import build_layout
       >>> layout = build_layout(np.array([0, 1]), np.array([1, 1]), n_node=2)
       >>> values = jnp.array([[[1.0], [1.0]], [[10.0], [10.0]]])
       >>> print(aggregate_heads(values, layout, jnp.array([[1.0, 0.5], [1.0, 0.0]]))[1].ravel())
       [11.   0.5]
     """
-    return _weighted_sum(node_values, edge_weights, layout).astype(node_values.dtype)
+    return _weighted_sum(*_varying_alike(node_values, edge_weights, layout)).astype(node_values.dtype)
 
 
-@jax.custom_vjp
 def edge_dot(
     sender_values: Float[Array, "n_senders h d"], receiver_values: Float[Array, "n_receivers h d"], layout: Layout
 ) -> Float[Array, "e h"]:
@@ -102,28 +99,13 @@ def edge_dot(
 
     Example:
       >>> import numpy as np
-      >>> import numpy as np
       >>> from jaxgkd.graphs import build_layout
       >>> layout = build_layout(np.array([0, 1]), np.array([1, 0]), n_node=2)
       >>> values = jnp.array([[[1.0, 2.0]], [[3.0, 4.0]]])
       >>> print(edge_dot(values, values, layout).ravel())
       [11. 11.]
     """
-    return _edge_dot(sender_values, receiver_values, layout)
-
-
-def _edge_dot_forward(sender_values, receiver_values, layout):
-    return edge_dot(sender_values, receiver_values, layout), (sender_values, receiver_values, layout)
-
-
-def _edge_dot_backward(saved, cotangent):
-    sender_values, receiver_values, layout = saved
-    to_receivers = _weighted_sum(sender_values, cotangent, layout)
-    to_senders = _weighted_sum(receiver_values, cotangent[layout.transpose_order], _transposed(layout))
-    return to_senders.astype(sender_values.dtype), to_receivers.astype(receiver_values.dtype), None
-
-
-edge_dot.defvjp(_edge_dot_forward, _edge_dot_backward)
+    return _dot(*_varying_alike(sender_values, receiver_values, layout))
 
 
 def to_edges(
@@ -136,7 +118,6 @@ def to_edges(
 
     Example:
       >>> import numpy as np
-      >>> import numpy as np
       >>> from jaxgkd.graphs import build_layout
       >>> layout = build_layout(np.array([0, 1]), np.array([1, 0]), n_node=2)
       >>> values = jnp.array([[5.0], [7.0]])
@@ -144,9 +125,10 @@ def to_edges(
       [7. 5.] [5. 7.]
     """
     if end == "receiver":
-        in_order = jnp.arange(layout.n_edges, dtype=jnp.int32)
-        return _gather(node_values, layout.receivers, in_order, layout.row_start)
-    return _gather(node_values, layout.senders, layout.transpose_order, layout.column_start)
+        sorting = layout.receivers, jnp.arange(layout.n_edges, dtype=jnp.int32), layout.row_start
+    else:
+        sorting = layout.senders, layout.transpose_order, layout.column_start
+    return _gather(*_varying_alike(node_values, *sorting))
 
 
 def to_nodes(edge_values: Float[Array, "e d"], layout: Layout) -> Float[Array, "n_receivers d"]:
@@ -157,14 +139,13 @@ def to_nodes(edge_values: Float[Array, "e d"], layout: Layout) -> Float[Array, "
 
     Example:
       >>> import numpy as np
-      >>> import numpy as np
       >>> from jaxgkd.graphs import build_layout
       >>> layout = build_layout(np.array([0, 1, 2]), np.array([2, 0, 0]), n_node=3)
       >>> print(to_nodes(jnp.array([[1.0], [2.0], [4.0]]), layout).ravel())
       [3. 0. 4.]
     """
     in_order = jnp.arange(layout.n_edges, dtype=jnp.int32)
-    return _sum_sorted(edge_values, layout.receivers, in_order, layout.row_start)
+    return _sum_sorted(*_varying_alike(edge_values, layout.receivers, in_order, layout.row_start))
 
 
 def edge_softmax(
@@ -180,7 +161,6 @@ def edge_softmax(
       weights of the edges [e, h] and of the nodes themselves [n_receivers, h]; together they sum to 1 at each node.
 
     Example:
-      >>> import numpy as np
       >>> import numpy as np
       >>> from jaxgkd.graphs import build_layout
       >>> layout = build_layout(np.array([1]), np.array([0]), n_node=2)
@@ -199,6 +179,44 @@ def edge_softmax(
     self_part = jnp.exp(self_logits - largest)
     total = self_part + jax.ops.segment_sum(edge_part, layout.receivers, layout.n_receivers, indices_are_sorted=True)
     return edge_part / total[layout.receivers], self_part / total
+
+
+def _varying_alike(*arguments: Any) -> Any:
+    """``arguments`` for a function with a gradient of its own, which under ``shard_map`` must agree on its axes.
+
+    What is the same on all devices is said to differ like the rest; its gradient is summed over the devices for that.
+    """
+    axes = {axis for leaf in jax.tree.leaves(arguments) for axis in _axes(leaf)}
+    return jax.tree.map(lambda leaf: _varying(leaf, axes), arguments) if axes else arguments
+
+
+def _axes(array: Any) -> set[str]:
+    """The axes of ``shard_map`` along which an array differs between devices."""
+    return set(jax.typeof(array).manual_axis_type.varying)
+
+
+def _varying(array: Any, axes: set[str]) -> Any:
+    missing = tuple(axes - _axes(array))
+    return jax.lax.pcast(array, missing, to="varying") if missing else array
+
+
+@jax.custom_vjp
+def _dot(sender_values: Array, receiver_values: Array, layout: Layout) -> Array:
+    return _edge_dot(sender_values, receiver_values, layout)
+
+
+def _dot_forward(sender_values, receiver_values, layout):
+    return _dot(sender_values, receiver_values, layout), (sender_values, receiver_values, layout)
+
+
+def _dot_backward(saved, cotangent):
+    sender_values, receiver_values, layout = saved
+    to_receivers = _weighted_sum(sender_values, cotangent, layout)
+    to_senders = _weighted_sum(receiver_values, cotangent[layout.transpose_order], _transposed(layout))
+    return to_senders.astype(sender_values.dtype), to_receivers.astype(receiver_values.dtype), None
+
+
+_dot.defvjp(_dot_forward, _dot_backward)
 
 
 @jax.custom_vjp
@@ -284,9 +302,10 @@ def _compressed(weights, senders, receivers, row_start, values):
     values, weights = values.astype(jnp.float32), weights.astype(jnp.float32)
     matrix = sparse.BCSR((weights, senders, row_start), shape=(row_start.shape[0] - 1, values.shape[0]))
     width = values.shape[1]
-    if width > 2 * _VECTOR or width % _VECTOR == 0:
-        return matrix @ values
-    return (matrix @ jnp.pad(values, ((0, 0), (0, -width % _VECTOR))))[:, :width]
+    if width <= 2 * _VECTOR and width % _VECTOR:
+        values = jnp.pad(values, ((0, 0), (0, -width % _VECTOR)))
+    # JAX forgets in this product along which axes of a mesh it differs.
+    return _varying((matrix @ values)[:, :width], _axes(values))
 
 
 def _gathered(weights, senders, receivers, row_start, values):

@@ -1,6 +1,10 @@
 import importlib
+import os
+import subprocess
+import sys
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -395,3 +399,12 @@ def test_edge_softmax_without_edges_is_one():
     edges, itself = compiled_softmax(jnp.zeros((0, 2)), normal(0, 3, 2), layout)
     assert edges.shape == (0, 2)
     np.testing.assert_array_equal(itself, np.ones((3, 2)))
+
+
+def test_shard_map_on_four_devices():
+    """In a process of its own, since the number of devices is fixed when jax starts."""
+    script = Path(__file__).with_name("on_four_devices.py")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    child = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment)
+    assert child.returncode == 0, child.stderr[-3000:]
+    assert len(child.stdout.splitlines()) == 7
