@@ -48,6 +48,12 @@ def _line(text: str, longest: int = _LONGEST_PART) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def shown(text: str, limit: int = 60) -> str:
+    """``text`` cut and escaped so that it fits into one line of an error."""
+    escaped = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
+
+
 class DataError(JaxgkdError):
     """A data file, split or array that cannot be used as it is."""
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
 
-from jaxgkd.data.tables import reading, shown
-from jaxgkd.errors import DataError
+from jaxgkd.data.tables import reading
+from jaxgkd.errors import DataError, shown
 
 _PIECE = 1 << 20
 _ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")

@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxgkd.data.tables import read_table, shown
-from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.data.tables import read_table
+from jaxgkd.errors import ConfigError, DataError, shown
 
 _NAME_COLUMNS = ("name", "region", "roi", "label", "roi_name", "region_name", "roi name", "region name")
 _NUMBER_COLUMNS = ("roi number", "roi_number", "number")

@@ -10,8 +10,7 @@ from jaxgkd.data.brain_subjects import subject_key
 from jaxgkd.data.brain_texts import Description
 from jaxgkd.data.brains import Brains
 from jaxgkd.data.molecule_files import LineStream
-from jaxgkd.data.tables import shown
-from jaxgkd.errors import DataError
+from jaxgkd.errors import DataError, shown
 
 _FORM = '{"subject": "50551", "key_features": ["…"], "conclusion": "…"} or {"subject": "50551", "text": "…"}'
 # Rows and subjects that are named; the others are only counted.

@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxgkd.data.array_files import load_arrays
 from jaxgkd.data.mat_files import read_mat
-from jaxgkd.data.tables import reading, shown
-from jaxgkd.errors import DataError
+from jaxgkd.data.tables import reading
+from jaxgkd.errors import DataError, shown
 
 TEXT_ENDINGS = (".csv", ".csv.gz", ".tsv", ".txt", ".1d")
 SCAN_ENDINGS = (".npy", ".mat", *TEXT_ENDINGS)

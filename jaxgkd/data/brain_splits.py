@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxgkd.data.brains import Brains
 from jaxgkd.data.splits import Split, stratified_folds
-from jaxgkd.data.tables import read_table, shown
-from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.data.tables import read_table
+from jaxgkd.errors import ConfigError, DataError, shown
 
 #: Part of the subjects that are not tested which validates.
 VALID_FRACTION = 0.15

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxgkd.data.class_labels import read_class_list, resolve_labels
-from jaxgkd.data.tables import Table, read_table, shown
-from jaxgkd.errors import DataError
+from jaxgkd.data.tables import Table, read_table
+from jaxgkd.errors import DataError, shown
 
 _CONTROLS = {
     "control",

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxgkd.data.tables import is_text, reading, shown
-from jaxgkd.errors import DataError
+from jaxgkd.data.tables import is_text, reading
+from jaxgkd.errors import DataError, shown
 
 # pandas writes integers with gaps between them as 3.0, so whole numbers may end in .0.
 _INTEGER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgkd import __version__
-from jaxgkd.data.tables import shown
-from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.errors import ConfigError, DataError, shown
 from jaxgkd.whole_file import write_whole
 
 _PIECE = 1 << 18

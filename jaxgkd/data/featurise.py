@@ -219,7 +219,11 @@ def _from_block(block: str, hydrogens: Hydrogens) -> tuple[Chem.Mol | None, str]
 def _why(unsanitized: Chem.Mol | None, otherwise: str) -> str:
     if unsanitized is None:
         return otherwise
-    found = Chem.DetectChemistryProblems(unsanitized)
+    try:
+        found = Chem.DetectChemistryProblems(unsanitized)
+    except RuntimeError:
+        # RDKit does not look for problems of atoms whose valence it has not worked out.
+        return otherwise
     return found[0].Message() if found else otherwise
 
 

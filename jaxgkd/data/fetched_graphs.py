@@ -9,9 +9,8 @@ import numpy as np
 import scipy.sparse
 
 from jaxgkd.data.archives import Limits, Readable, read_gzip, read_members
-from jaxgkd.data.tables import shown
 from jaxgkd.data.text_graphs import TextGraph, make_text_graph
-from jaxgkd.errors import DataError
+from jaxgkd.errors import DataError, shown
 
 _SMALL = Limits(size=200 << 20, files=100)
 # Cora's papers lie one a file: 52,906 of them, most of them elsewhere cited alone.

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jaxgkd.data.archives import Limits, Readable, read_gzip, read_members
-from jaxgkd.data.tables import reading, shown
-from jaxgkd.errors import DataError
+from jaxgkd.data.tables import reading
+from jaxgkd.errors import DataError, shown
 
 _TABLE = Limits(size=1 << 30, files=10)
 _STRUCTURES = Limits(size=64 << 30, files=20)

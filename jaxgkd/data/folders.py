@@ -17,9 +17,9 @@ import scipy.sparse
 from numpy.typing import ArrayLike
 
 from jaxgkd.data.hetero_graphs import EdgeSet, HeteroGraph, NodeSet
-from jaxgkd.data.tables import is_text, shown
+from jaxgkd.data.tables import is_text
 from jaxgkd.data.text_graphs import TextGraph
-from jaxgkd.errors import DataError
+from jaxgkd.errors import DataError, shown
 from jaxgkd.whole_file import write_whole_folder
 
 

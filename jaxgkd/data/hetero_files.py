@@ -32,9 +32,9 @@ from jaxgkd.data.hetero_graphs import (
     shown_type,
 )
 from jaxgkd.data.node_features import read_features
-from jaxgkd.data.tables import Table, find_table, read_table, reading, shown
+from jaxgkd.data.tables import Table, find_table, read_table, reading
 from jaxgkd.data.text_graphs import INTEGER_ID, read_end, read_ids, read_split, titles_of
-from jaxgkd.errors import DataError
+from jaxgkd.errors import DataError, shown
 
 _FIELDS = {"node_types": dict, "edge_types": list, "tasks": dict}
 _NODE_KEYS = ("text", "label", "classes", "split", "value")

@@ -15,8 +15,7 @@ from jaxgkd.data.molecule_files import LineStream
 from jaxgkd.data.molecule_texts import templates
 from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.processes import map_chunks
-from jaxgkd.data.tables import shown
-from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.errors import ConfigError, DataError, shown
 
 Missing = Literal["error", "smiles", "template"]
 _CHUNK = 256

@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxgkd.data.tables import check_header, reading, shown
-from jaxgkd.errors import DataError
+from jaxgkd.data.tables import check_header, reading
+from jaxgkd.errors import DataError, shown
 
 # Columns by these names, whatever their case, identify rows or divide them: never a label unless asked for.
 _ID_COLUMNS = ("id", "idx", "index", "name", "mol_id", "molecule_id", "title")

@@ -30,8 +30,8 @@ from jaxgkd.data.molecule_files import (
     table_records,
 )
 from jaxgkd.data.repeated_molecules import write_repeats
-from jaxgkd.data.tables import reading, shown
-from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.data.tables import reading
+from jaxgkd.errors import ConfigError, DataError, shown
 from jaxgkd.graphs.batching import ManyGraphs
 from jaxgkd.training.compilation import cache_folder
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxgkd.data.molecule_files import LineStream, read_csv_rows
-from jaxgkd.data.tables import Table, as_text, check_header, reading, shown
-from jaxgkd.errors import DataError
+from jaxgkd.data.tables import Table, as_text, check_header, reading
+from jaxgkd.errors import DataError, shown
 
 
 def read_header(path: Path) -> Table:

@@ -14,15 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxgkd.errors import DataError
+from jaxgkd.errors import DataError, shown
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet")
-
-
-def shown(text: str, limit: int = 60) -> str:
-    """``text`` cut and escaped so that it fits into one line of an error."""
-    escaped = text.encode("unicode_escape").decode() if not text.isprintable() else text
-    return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
 
 
 def is_text(text: str) -> bool:

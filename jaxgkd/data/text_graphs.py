@@ -18,8 +18,8 @@ import scipy.sparse
 
 from jaxgkd.data.class_labels import read_class_list, resolve_labels
 from jaxgkd.data.node_features import read_features
-from jaxgkd.data.tables import Table, find_table, read_table, shown
-from jaxgkd.errors import DataError
+from jaxgkd.data.tables import Table, find_table, read_table
+from jaxgkd.errors import DataError, shown
 
 TEXT_COLUMNS = ("title", "abstract", "text", "name", "keywords")
 _SPLITS = {"": "", "train": "train", "valid": "valid", "val": "valid", "test": "test"}

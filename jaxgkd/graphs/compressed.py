@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgkd.errors import DataError
+from jaxgkd.errors import DataError, shown
 from jaxgkd.graphs.hetero import EdgeType
 
 Edges = tuple[np.ndarray, np.ndarray]
@@ -220,7 +220,7 @@ def open_compressed(folder: str | PathLike[str]) -> CompressedGraph:
         right = all(parts[name].dtype == dtype and parts[name].ndim == 1 for name, dtype in _ARRAYS.items())
         right = right and len(parts["indptr"]) == n_receivers + 1
         if not right or not len(parts["indices"]) == len(parts["edge_ids"]) == parts["indptr"][-1]:
-            raise DataError(f"arrays of {relation} do not belong together", file=folder, mend=mend)
+            raise DataError(f"arrays of {shown(str(relation))} do not belong together", file=folder, mend=mend)
         # Plain views of the mapped memory: indexing a memmap costs more than what it reads.
         relations[relation] = Neighbours(
             **{name: np.asarray(part) for name, part in parts.items()}, n_senders=n_senders
@@ -246,8 +246,8 @@ def _mapped(path: Path) -> np.ndarray:
 def _sizes(n_node: Mapping[str, int], relation: EdgeType) -> tuple[int, int]:
     for node_type in (relation[0], relation[2]):
         if node_type not in n_node:
-            what = f"the relation {relation} names the node type '{node_type}', which is not there"
-            raise DataError(what, mend=f"use one of {', '.join(n_node)}")
+            what = f"the relation {shown(str(relation))} names the node type '{shown(node_type)}', which is not there"
+            raise DataError(what, mend=f"use one of {shown(', '.join(n_node))}")
     return n_node[relation[0]], n_node[relation[2]]
 
 

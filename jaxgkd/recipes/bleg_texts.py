@@ -13,8 +13,8 @@ from jaxgkd.data.brain_measures import profiles as profiles_of
 from jaxgkd.data.brain_texts import describe_subjects, fit_text_reference
 from jaxgkd.data.brains import Brains
 from jaxgkd.data.splits import Split
-from jaxgkd.data.tables import reading, shown
-from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.data.tables import reading
+from jaxgkd.errors import ConfigError, DataError, shown
 
 TextKind = Literal["none", "reference", "contrast", "conclusion"]
 #: Parts of the training subjects, each of which is set against the groups among the others.

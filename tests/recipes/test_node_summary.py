@@ -46,6 +46,7 @@ def make_row(answers, *, valid=((0.5, 0.7, 0.6), (0.4, 0.4, 0.8)), milliseconds=
         best_epoch=np.array([4, 6]),
         epochs=np.array([2, 4, 6]),
         curves=curves,
+        weights={},
         parameters=42,
         milliseconds=milliseconds,
         seconds=1.5,

@@ -10,9 +10,9 @@ from jaxgkd.data.class_labels import resolve_labels
 from jaxgkd.data.converters.tables import molecules_from_columns
 from jaxgkd.data.converters.values import part_named, texts_of
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.tables import Table, shown
+from jaxgkd.data.tables import Table
 from jaxgkd.data.text_graphs import INTEGER_ID, TEXT_COLUMNS, TextGraph, make_text_graph, read_end, read_ids, titles_of
-from jaxgkd.errors import DataError
+from jaxgkd.errors import DataError, shown
 
 
 def text_graph_from_huggingface(

@@ -6,8 +6,7 @@ from typing import Any, cast
 import numpy as np
 import scipy.sparse
 
-from jaxgkd.data.tables import shown
-from jaxgkd.errors import DataError
+from jaxgkd.errors import DataError, shown
 
 _PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 
