@@ -145,7 +145,7 @@ def _run(arguments: list[str]) -> None:
     flags = tyro.cli(
         tyro.conf.OmitArgPrefixes[make_dataclass("Run", parts, frozen=True)],
         prog=f"jaxgkd run {name}",
-        description=getattr(recipe, RECIPES[name]).__doc__,
+        description=recipe.__doc__,
         args=arguments[1:],
     )
     use_compilation_cache()

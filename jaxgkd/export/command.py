@@ -95,6 +95,9 @@ def _program(kept: KeptStudent) -> Program:
         from jaxgkd.export.brains import brain_program
 
         return brain_program(kept)
+    if kept.reads["data"] == "typed graph":
+        what = "the student of a typed graph reads texts with a language model, which is not written as a program"
+        raise ConfigError(what, mend="use jaxgkd predict")
     from jaxgkd.export.nodes import node_program
 
     return node_program(kept)

@@ -52,13 +52,13 @@ def run(config: Predict, console: Console) -> Outcome:
         what = f"runs of {kept.recipe} read no text"
         raise ConfigError(what, field="--text-columns", mend="leave it out")
     members = list(range(len(kept.members))) if config.seeds == "all" else list(kept.chosen)
-    outcome = _predict(config, kept, members)
+    outcome = _predict(config, kept, members, console)
     outcome.print(console)
     console.print(f"predictions: {config.out}", soft_wrap=True, highlight=False, markup=False)
     return outcome
 
 
-def _predict(config: Predict, kept: KeptStudent, members: list[int]) -> Outcome:
+def _predict(config: Predict, kept: KeptStudent, members: list[int], console: Console) -> Outcome:
     found = registry.source(config.data, recipe=kept.recipe)
     source = registry.load(found, recipe=kept.recipe) if isinstance(found, str) else found
     if kept.reads["data"] == "molecules":
@@ -70,6 +70,13 @@ def _predict(config: Predict, kept: KeptStudent, members: list[int]) -> Outcome:
 
         with OutputFile(config.out) as out:
             return predict_brains(kept, members, source, out)
+    if kept.reads["data"] == "typed graph":
+        from jaxgkd.data.hetero_files import load_hetero_graph
+        from jaxgkd.predict.hetero import predict_hetero
+
+        graph = load_hetero_graph(source) if isinstance(source, Path) else source
+        with OutputFile(config.out) as out:
+            return predict_hetero(kept, members, graph, out, on_line=console.print)
     from jaxgkd.data.new_nodes import NewNodes
     from jaxgkd.predict.nodes import predict_nodes
 

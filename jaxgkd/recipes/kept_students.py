@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jaxgkd.errors import ConfigError
 from jaxgkd.training.run_dir import read_json
-from jaxgkd.training.student_folder import KeptStudent, read_student
+from jaxgkd.training.student_folder import FOLDER, KeptStudent, read_student
 
 
 def read_kept(run: Path) -> KeptStudent:
@@ -16,7 +16,8 @@ def read_kept(run: Path) -> KeptStudent:
     """
     if (run / "config.json").is_file():
         found = read_json(run / "config.json")
-        if isinstance(found, dict) and found.get("recipe") == "lmgnn":
-            what = "runs of lmgnn keep no student that new data can be asked of"
-            raise ConfigError(what, file=run, mend="give a run of lingugkd, gallon, ccmd or bleg")
+        finished, kept = (run / "summary.json").is_file(), (run / FOLDER).is_dir()
+        if isinstance(found, dict) and found.get("recipe") == "lmgnn" and finished and not kept:
+            what = "a run of lmgnn keeps its student where that answers for nodes; this one asked for edges"
+            raise ConfigError(what, file=run, mend="give a run whose --task is about nodes")
     return read_student(run)

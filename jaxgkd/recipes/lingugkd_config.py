@@ -188,6 +188,7 @@ def shrunk(config: LinguGKD) -> LinguGKD:
         config,
         seeds=min(config.seeds, 2),
         epochs=min(config.epochs, 40),
+        heads=config.heads[:1],
         folds=min(config.folds, 2),
         search=1,
         sweep=(),

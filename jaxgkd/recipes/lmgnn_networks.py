@@ -1,6 +1,6 @@
 """The networks of a run over a heterogeneous graph: how they are made, trained on embeddings, and asked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from jax import Array
 from jaxgkd.graphs import HeteroLayout
 from jaxgkd.graphs.negatives import KnownEdges
 from jaxgkd.nn.hetero import HeteroEncoder
+from jaxgkd.nn.hetero_convolutions import EdgeType
 from jaxgkd.nn.hetero_problem import Drawing, pair_scores
 from jaxgkd.nn.hetero_tasks import EdgeTask, HeteroModel, LinkTask, Task
 from jaxgkd.nn.node_problem import graphdef_of
@@ -46,15 +47,20 @@ class Workplace:
 
     def maker(self, layers: int, task: Task | None = None) -> Make:
         """Makes a model of so many convolutions from a key; one without any sees texts alone, and no degrees."""
-        task, graph, layout = task or self.data.task, self.data.graph, self.data.layout
-        d_text = self.texts.states.width
+        task, n_node, edge_types = task or self.data.task, self.data.graph.n_node, self.data.edge_types
+        d_in = self.widths_in(layers)
+        return partial(make_hetero_model, self.kind, d_in, n_node, edge_types, self.width, layers, task)
+
+    def widths_in(self, layers: int) -> dict[str, int]:
+        """Node type → width of what enters of its nodes; 0 where an embedding of each is learned."""
+        graph, layout, d_text = self.data.graph, self.data.layout, self.texts.states.width
         d_in = {}
         for name in graph.nodes:
             features = self.others.get(name)
             size = d_text if features is None else features.shape[1] if features.ndim == 2 else 0
             n_count = len(layout[name].edge_types) if layers and size and name in layout else 0
             d_in[name] = size + n_count
-        return partial(_make, self.kind, d_in, graph.n_node, self.data.edge_types, self.width, layers, task)
+        return d_in
 
     def inputs(self, table: Array) -> dict[str, Array]:
         """Node type → what enters of its nodes, the texts' embeddings from ``table`` [texts, d]."""
@@ -89,7 +95,8 @@ class Workplace:
 
     def ask(self, make: Make, task: Task, params: Tree, rest: Tree, table: Array, asked: Any) -> np.ndarray:
         """What a trained model says of anything that can be asked."""
-        return np.asarray(_outputs(graphdef_of(make), task, params, rest, self.inputs(table), self.data.layout, asked))
+        inputs, layout = self.inputs(table), self.data.layout
+        return np.asarray(model_outputs(graphdef_of(make), task, params, rest, inputs, layout, asked))
 
     def with_layout(self, layout: HeteroLayout) -> "Workplace":
         """The same place with other edges."""
@@ -101,14 +108,25 @@ class Workplace:
         return median_milliseconds(lambda: _states(graphdef, params, rest, inputs, self.data.layout))
 
 
-def _make(kind, d_in, n_node, edge_types, width, layers, task, key) -> HeteroModel:
+def make_hetero_model(
+    kind: str,
+    d_in: Mapping[str, int],
+    n_node: Mapping[str, int],
+    edge_types: Sequence[EdgeType],
+    width: int,
+    layers: int,
+    task: Task,
+    key: Array,
+) -> HeteroModel:
+    """An untrained encoder, which sees degrees if it has layers, with the head of a task."""
     rngs = nnx.Rngs(params=key)
     encoder = HeteroEncoder(kind, d_in, n_node, edge_types, width, layers, rngs=rngs)
     return HeteroModel(encoder, task, width, counts=layers > 0, rngs=rngs)
 
 
 @partial(jax.jit, static_argnames=("graphdef", "task"))
-def _outputs(graphdef, task, params, rest, inputs, layout, asked):
+def model_outputs(graphdef, task: Task, params: Tree, rest: Tree, inputs: Mapping[str, Array], layout, asked) -> Array:
+    """What a model says: [m, c] logits or values of nodes or edges, or scores of the pairs that are ranked."""
     model = nnx.merge(graphdef, params, rest)
     states = model.states(inputs, layout)
     if isinstance(task, LinkTask):

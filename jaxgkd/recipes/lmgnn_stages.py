@@ -52,6 +52,8 @@ class HeteroRow(NamedTuple):
       seconds: of its own search and training.
       settings: of the GNN; curves: of every seed that has one, step → validation score.
       step_milliseconds: of a step that trains the language model.
+      trained: of every seed that has one, the language model's layers (None where they were frozen), and parameters and
+        other state of the network.
     """
 
     label: str
@@ -62,6 +64,7 @@ class HeteroRow(NamedTuple):
     settings: Mapping[str, float]
     curves: Sequence[Mapping[int, float]]
     step_milliseconds: float | None
+    trained: Sequence[tuple[Tree | None, Tree, Tree]]
 
 
 @dataclass(eq=False)
@@ -91,8 +94,9 @@ class Stages:
         lm_seeds = seeds[: config.lm_seeds] if config.stages else []
         texts_alone = self._fit("text_only", 0, seeds)
         alone = self._fit("student_alone", config.layers, seeds)
-        self._add_fit("text_only", texts_alone, 0, [self.table] * len(seeds))
-        self._add_fit("student_alone", alone, config.layers, [self.table] * len(seeds))
+        frozen = [(None, self.table)] * len(seeds)
+        self._add_fit("text_only", texts_alone, 0, frozen)
+        self._add_fit("student_alone", alone, config.layers, frozen)
         if not lm_seeds:
             return self.rows
         tuned = [self._fine_tuned(seed, _of_seed(texts_alone, seed)) for seed in lm_seeds]
@@ -101,7 +105,8 @@ class Stages:
         inputs = [place.inputs(table) for table in tables]
         run_data = {"inputs": jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)}
         on_tuned = self._fit("fine_tuned", config.layers, lm_seeds, run_data)
-        self._add_fit("fine_tuned", on_tuned, config.layers, tables)
+        lms = [pair.lm for pair in tuned]
+        self._add_fit("fine_tuned", on_tuned, config.layers, list(zip(lms, tables, strict=True)))
         if "cotrain" in config.stages:
             both = [self._cotrained(s, tuned[s], _of_seed(on_tuned, s)) for s in lm_seeds]
             self._add_pairs("cotrained", both, config.layers)
@@ -225,7 +230,7 @@ class Stages:
         """One round: the GNN labels for the language model, and what comes of it for the GNN."""
         task, data, config = self._task, self.place.data, self.config
         assert isinstance(task, NodeTask)
-        outputs, curves, seconds, milliseconds = [], [], 0.0, []
+        outputs, curves, seconds, milliseconds, trained = [], [], 0.0, [], []
         settings = CoTraining(
             steps=config.lm_steps,
             batch_size=config.lm_batch_size,
@@ -254,7 +259,8 @@ class Stages:
             curves.append(_curve(found, 0))
             seconds += pair.seconds + found.seconds
             milliseconds.append(pair.step_milliseconds)
-        self._add("glem", outputs, config.layers, seconds, curves, milliseconds, on_tuned.settings, lm=True)
+            trained.append((pair.lm, params, rest))
+        self._add("glem", outputs, config.layers, seconds, curves, milliseconds, on_tuned.settings, trained)
 
     def _text_students(self, seeds: list[int], tuned: list[Pair], on_tuned: SearchedFit) -> None:
         """Language models that imitate the GNN on all nodes but those that validate and test."""
@@ -297,8 +303,10 @@ class Stages:
         seconds = sum(pair.seconds for pair in pairs)
         curves = [pair.scores for pair in pairs]
         milliseconds = [pair.step_milliseconds for pair in pairs]
-        self._add("text_student", outputs, 0, seconds, curves, milliseconds, {}, lm=True)
-        self._add("without_links", without, config.layers, 0.0, [], [], {}, lm=True)
+        trained = [(pair.lm, pair.params, pair.rest) for pair in pairs]
+        self._add("text_student", outputs, 0, seconds, curves, milliseconds, {}, trained)
+        of_seeds = [(pair.lm, *_of_seed(on_tuned, seed)) for pair, seed in zip(tuned, seeds, strict=True)]
+        self._add("without_links", without, config.layers, 0.0, [], [], {}, of_seeds)
 
     def _without_links(self, state: tuple[Tree, Tree], table: Array) -> Outputs:
         """What the GNN says where nodes that validate and test have no links."""
@@ -326,20 +334,21 @@ class Stages:
         everyone = Nodes(jnp.arange(n), jnp.zeros((n, task.n_out)), jnp.ones(n))
         return self.place.ask(self._make(layers), task, params, rest, table, everyone)
 
-    def _add_fit(self, name: str, found: SearchedFit, layers: int, tables: list[Array]) -> None:
-        seeds = range(len(tables))
-        make = self._make(layers)
-        outputs = [self.place.outputs(make, self._task, *_of_seed(found, s), tables[s]) for s in seeds]
-        curves = [_curve(found, seed) for seed in seeds]
-        lm = name == "fine_tuned"
-        milliseconds = self.place.milliseconds(make, *_of_seed(found, 0), tables[0])
-        self._add(name, outputs, layers, found.seconds, curves, [], found.settings, lm=lm, milliseconds=milliseconds)
+    def _add_fit(self, name: str, found: SearchedFit, layers: int, read: list[tuple[Tree | None, Array]]) -> None:
+        """``read`` are of every seed the language model's layers, None where they are frozen, and what they say."""
+        make, states = self._make(layers), [_of_seed(found, seed) for seed in range(len(read))]
+        outputs = [self.place.outputs(make, self._task, *s, table) for s, (_, table) in zip(states, read, strict=True)]
+        curves = [_curve(found, seed) for seed in range(len(read))]
+        milliseconds = self.place.milliseconds(make, *states[0], read[0][1])
+        trained = [(lm, *state) for state, (lm, _) in zip(states, read, strict=True)]
+        self._add(name, outputs, layers, found.seconds, curves, [], found.settings, trained, milliseconds=milliseconds)
 
     def _add_pairs(self, name: str, pairs: list[Pair], layers: int) -> None:
         make = self._make(layers)
         said = [self.place.outputs(make, self._task, pair.params, pair.rest, jnp.asarray(pair.table)) for pair in pairs]
         seconds, curves = sum(pair.seconds for pair in pairs), [pair.scores for pair in pairs]
-        self._add(name, said, layers, seconds, curves, [pair.step_milliseconds for pair in pairs], {}, lm=True)
+        trained = [(pair.lm, pair.params, pair.rest) for pair in pairs]
+        self._add(name, said, layers, seconds, curves, [pair.step_milliseconds for pair in pairs], {}, trained)
 
     def _add(
         self,
@@ -350,8 +359,8 @@ class Stages:
         curves: list[dict[int, float]],
         step_milliseconds: list[float],
         settings: Mapping[str, float],
+        trained: Sequence[tuple[Tree | None, Tree, Tree]],
         *,
-        lm: bool,
         milliseconds: float | None = None,
     ) -> None:
         network = _size(jax.eval_shape(lambda: nnx.split(self._make(layers)(jax.random.key(0)), nnx.Param, ...)[1]))
@@ -359,12 +368,13 @@ class Stages:
         self.rows[name] = HeteroRow(
             label=LABELS[name],
             outputs=[*outputs, *missing],
-            parameters=network + (_size(self.place.texts.weights) if lm else 0),
+            parameters=network + (0 if trained[0][0] is None else _size(self.place.texts.weights)),
             milliseconds=milliseconds,
             seconds=seconds,
             settings=settings,
             curves=curves,
             step_milliseconds=float(np.median(step_milliseconds)) if step_milliseconds else None,
+            trained=trained,
         )
 
 

@@ -264,6 +264,7 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign, me
         new = state._replace(params=params, rest=rest, optimizer=optimizer, broken_epoch=broken_epoch)
         return new, {"train_loss": loss, **logs}
 
+    @jax.jit  # so that it is traced once for `begin`, which asks for its shapes alone, and `advance`
     def period(state, first_epoch, keys, run_data, shared):
         """Of all runs: the metrics after ``first_epoch`` epochs, and the logs of the last epoch of the period."""
 
@@ -278,7 +279,7 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign, me
     def begin(keys, run_data, shared):
         state = jax.vmap(start)(keys, run_data)
         _, metrics, logs = jax.eval_shape(period, state, jnp.int32(0), keys, run_data, shared)
-        unknown = lambda *shape: jnp.full((*shape, keys.shape[0]), jnp.nan)  # noqa: E731
+        unknown = lambda *shape: jnp.full((*shape, keys.shape[0]), jnp.nan, jnp.float32)  # noqa: E731
         return _Progress(
             periods=jnp.int32(0),
             state=state,

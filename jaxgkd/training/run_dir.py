@@ -4,6 +4,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -46,6 +47,9 @@ class RunDirectory:
         self.path = RunDirectory.latest = path
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            # What a killed process was writing and never finished.
+            for left in (path / "checkpoints").glob(".*"):
+                shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
             raise ConfigError(
                 f"the folder cannot be made ({error.strerror})", file=path, mend="choose another --out"

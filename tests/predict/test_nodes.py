@@ -135,8 +135,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(node_run, tmp_path, capsys):
     assert "spectral positions" in refused(capsys, run, data, out)
     assert cli.main(["export", str(run), "--out", str(tmp_path / "student")]) == 2
     assert "spectral positions" in capsys.readouterr().err
-    (run / "config.json").write_text('{"recipe": "lmgnn"}')
-    assert "runs of lmgnn keep no student" in refused(capsys, run, data, out)
-    (run / "config.json").write_text("{}")
     shutil.rmtree(run / "student")
     assert "the run keeps no student" in refused(capsys, run, data, out)
+    (run / "config.json").write_text('{"recipe": "lmgnn"}')
+    assert "this one asked for edges" in refused(capsys, run, data, out)

@@ -1,12 +1,15 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import pandas
 import pytest
 
 from jaxgkd import cli
 from jaxgkd.errors import ConfigError
 from jaxgkd.recipes.lmgnn_config import LMGNN, check, shrunk
+from jaxgkd.training.student_folder import read_student, write_student
 from jaxgkd.training.summary import check_summary
 from tests.recipes.hetero_folder import write_films
 
@@ -109,6 +112,75 @@ def test_a_finished_run_is_reported_and_another_is_not_written_over(first, run, 
     assert "not empty" in capsys.readouterr().err
     assert run(data, first, "--resume", width=4) == 2
     assert "field 'width'" in capsys.readouterr().err
+
+
+def predicted(run, data, out) -> pandas.DataFrame:
+    assert cli.main(["predict", str(run), "--data", str(data), "--out", str(out)]) == 0
+    return pandas.read_csv(out)
+
+
+def test_the_run_predicts_what_it_said_itself(first, data, tmp_path):
+    table = predicted(first, data, tmp_path / "out.csv")
+    given = pandas.read_csv(data / "nodes_movie.csv")
+    assert table["node"].tolist() == given["node"].tolist() and table["problem"].isna().all()
+    probabilities = table[["p_graph", "p_molecules", "p_student"]].to_numpy()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    right = (table["class"] == given["genre"]).to_numpy()
+    result = summary_of(first)["results"]["student_distilled"]
+    for part in ("valid", "test"):
+        assert right[(given["part"] == part).to_numpy()].mean() == pytest.approx(result[part][0])
+
+
+def test_new_nodes_need_no_labels_no_tasks_and_not_every_relation(first, tmp_path):
+    def fewer(metadata, tables):
+        metadata["node_types"]["movie"] = {"text": ["title"]}
+        metadata["tasks"] = {}
+        metadata["edge_types"].pop()
+        tables["nodes_movie"] = [{"node": row["node"], "title": row["title"]} for row in tables["nodes_movie"]]
+
+    for whole in (False, True):
+        data = write_films(tmp_path / str(whole), n=9, seed=5, change=fewer)
+        if whole:
+            (data / "edges_director__directs__movie.csv").write_text("src,dst\nd0,m0\n")
+        table = predicted(first, data, tmp_path / f"{whole}.csv")
+        assert len(table) == 9 and set(table["class"]) <= {"graph", "molecules", "student"}
+
+
+def test_a_graph_of_other_types_or_another_language_model_is_refused(first, data, tmp_path, capsys):
+    def refused(change, run=first):
+        folder = write_films(tmp_path / str(len(list(tmp_path.iterdir()))), change=change)
+        assert cli.main(["predict", str(run), "--data", str(folder), "--out", str(tmp_path / "out.csv")]) == 2
+        assert not (tmp_path / "out.csv").exists()
+        return capsys.readouterr().err
+
+    def new_director(metadata, tables):
+        tables["nodes_director"].append({"node": "d9"})
+
+    assert "nodes_director, row 8: 'd9' has neither text nor features" in refused(new_director)
+
+    def no_text(metadata, tables):
+        metadata["node_types"]["actor"] = {}
+
+    assert "nodes of type actor have no text" in refused(no_text)
+
+    def new_relation(metadata, tables):
+        metadata["edge_types"].append(["actor", "likes", "movie"])
+        tables["edges_actor__likes__movie"] = [{"src": "a0", "dst": "m0"}]
+
+    assert "the relation actor–likes–movie, which the run did not know" in refused(new_relation)
+
+    def new_type(metadata, tables):
+        metadata["node_types"]["studio"] = {}
+        tables["nodes_studio"] = [{"node": "s0"}]
+
+    assert "has nodes of type 'studio'" in refused(new_type)
+    other = tmp_path / "other"
+    shutil.copytree(first, other)
+    kept = read_student(other)
+    write_student(other, replace(kept, reads={**kept.reads, "teacher_sha256": "0" * 64}))
+    assert "is not the language model that the run had" in refused(None, other)
+    assert cli.main(["export", str(first), "--out", str(tmp_path / "program")]) == 2
+    assert "use jaxgkd predict" in capsys.readouterr().err
 
 
 @pytest.mark.thorough

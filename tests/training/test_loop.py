@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgkd.training.loop import Problem, fit
+from jaxgkd.training.loop import Problem, _program, fit
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 
@@ -233,3 +233,10 @@ def test_progress_is_reported_in_order_to_the_last_epoch(epochs, patience):
     assert reported[-1] == (epochs if patience is None else 53)
     scores = [np.nanmean(result.curves["valid"][:, epoch - 1]) for epoch in reported]
     np.testing.assert_allclose([score for _, score in heard], scores, rtol=1e-5)
+
+
+def test_all_stretches_of_a_training_are_one_program():
+    problem, (run_data, shared) = regression(), regression_data()
+    fit(problem, KEYS, run_data, shared, epochs=120, higher_is_better=False)
+    _, advance = _program(problem, 120, 1, None, "valid", -1.0, None)
+    assert advance._cache_size() == 1

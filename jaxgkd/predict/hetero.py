@@ -1,0 +1,133 @@
+"""Nodes of a typed graph through the student of ``jaxgkd run lmgnn``: its language model reads, its network answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from json import loads
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jax import Array
+
+from jaxgkd.data.hetero_graphs import EdgeType, HeteroGraph, NodeSet, shown_type
+from jaxgkd.errors import CheckpointError, DataError, shown
+from jaxgkd.graphs import build_hetero_layout
+from jaxgkd.nn.hetero_tasks import Nodes
+from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.predict.columns import class_columns
+from jaxgkd.predict.outcome import Outcome
+from jaxgkd.predict.output_file import OutputFile
+from jaxgkd.recipes.kept_hetero import IDS, hetero_maker, hetero_task, weights_of_member
+from jaxgkd.recipes.lmgnn_networks import model_outputs
+from jaxgkd.recipes.lmgnn_texts import graph_texts
+from jaxgkd.teachers.hops import TextEncoder
+from jaxgkd.training.student_folder import KeptStudent
+
+
+def predict_hetero(
+    kept: KeptStudent,
+    members: Sequence[int],
+    graph: HeteroGraph,
+    out: OutputFile,
+    *,
+    on_line: Callable[[str], None],
+) -> Outcome:
+    """Write ``node``, then ``class`` and ``p_<class>`` of every class, or ``predicted``, and ``problem``.
+
+    Args:
+      kept: the student.
+      members: whose probabilities, or values, are averaged.
+      graph: with the node types and relations of the run's own; tasks and labels play no part. A relation may be
+        missing, as may nodes of a type that is known by its texts or features.
+      out: where rows are written, one a node of the run's type.
+      on_line: called with a line before the language model is run.
+
+    Raises:
+      DataError: the graph is of other types, or has nodes that only their own row in the run's graph would describe.
+      CheckpointError: the language model is not the one of the run.
+    """
+    reads, task = kept.reads, hetero_task(kept)
+    nodes, passing = _nodes(kept, graph), _passing(kept, graph)
+    encoder = TextEncoder.load(reads["teacher"])
+    if encoder.weights_hash != reads["teacher_sha256"]:
+        what = f"{encoder.name} is not the language model that the run had (its weights differ)"
+        raise CheckpointError(what, file=reads["teacher"], mend="put the one of the run there")
+    known = replace(graph, nodes=nodes)
+    texts = graph_texts(
+        known, encoder, tuned_layers=reads["tuned_layers"], max_tokens=reads["max_tokens"], on_line=on_line
+    )
+    layout, others = build_hetero_layout(passing, known.n_node), _others(kept, nodes)
+    make, n = hetero_maker(kept), len(nodes[task.node_type])
+    everyone = Nodes(jnp.arange(n), jnp.zeros((n, task.n_out)), jnp.ones(n))
+    said = []
+    for member in members:
+        lm, (params, rest) = weights_of_member(kept, member, texts.weights)
+        of_texts = texts.by_type(jnp.asarray(texts.read(lm)))
+        inputs = {name: of_texts[name] if name in of_texts else others[name] for name in nodes}
+        outputs = model_outputs(graphdef_of(make), task, params, rest, inputs, layout, everyone)
+        values = np.asarray(outputs, np.float64)
+        said.append(scipy.special.softmax(values, axis=-1) if kept.says["kind"] == "classes" else values)
+    ids, mean = [str(key) for key in nodes[task.node_type].ids], np.mean(said, axis=0)
+    outcome = Outcome("nodes")
+    # The header of a table is its row 1.
+    outcome.add(list(range(2, n + 2)), {})
+    if kept.says["kind"] == "classes":
+        out.write(class_columns("node", ids, kept.says["names"], mean, {}))
+    else:
+        out.write({"node": ids, "predicted": mean[:, 0].astype(np.float32), "problem": [None] * n})
+    return outcome
+
+
+def _nodes(kept: KeptStudent, graph: HeteroGraph) -> dict[str, NodeSet]:
+    """The nodes of every type, in the order of the run's types, with the texts that the run read."""
+    reads, types = kept.reads, list(kept.model["d_in"])
+    if odd := sorted(set(types) ^ set(graph.nodes)):
+        there = "has nodes of type" if odd[0] in graph.nodes else "has no nodes of type"
+        mend = f"give a graph with nodes of {', '.join(types)}"
+        raise DataError(f"{graph.name} {there} '{shown(odd[0])}'", field="--data", mend=mend)
+    found = {}
+    for name in types:
+        nodes = graph.nodes[name]
+        if name in reads["texts"] and nodes.texts is None:
+            what = f"nodes of type {name} have no text, which the run read"
+            raise DataError(what, field="--data", mend="name its columns in metadata.json")
+        width = reads["features"].get(name)
+        has = None if nodes.features is None or nodes.features.shape is None else nodes.features.shape[1]
+        if width is not None and has != width:
+            what = f"nodes of type {name} have {has or 'no'} features, the run read {width}"
+            raise DataError(what, field="--data", mend=f"give features_{name}.npz as the run's own")
+        found[name] = nodes if name in reads["texts"] else replace(nodes, texts=None)
+    return found
+
+
+def _passing(kept: KeptStudent, graph: HeteroGraph) -> dict[EdgeType, tuple[np.ndarray, np.ndarray]]:
+    """The ends of the edges that pass messages, relations in the run's order; those that are missing have none."""
+    none = np.zeros(0, np.int32)
+    relations: list[EdgeType] = [(source, name, target) for source, name, target in kept.reads["relations"]]
+    for kind in graph.edges:
+        if kind not in relations and kind[1] not in kept.reads["without"]:
+            what = f"{graph.name} has the relation {shown(shown_type(kind))}, which the run did not know"
+            known = ", ".join(map(shown_type, relations))
+            raise DataError(what, field="--data", mend=f"leave it out; known are {known}")
+    ends = {kind: graph.edges.get(kind) for kind in relations}
+    return {kind: (none, none) if of is None else (of.senders, of.receivers) for kind, of in ends.items()}
+
+
+def _others(kept: KeptStudent, nodes: dict[str, NodeSet]) -> dict[str, Array]:
+    """What enters of nodes without texts: features, or the rows that they had in the run's own graph."""
+    others = {}
+    for name in kept.reads["features"]:
+        features = nodes[name].features
+        assert features is not None
+        others[name] = jnp.asarray(features.toarray())
+    ids = loads(kept.files[IDS])
+    for name in kept.reads["learned"]:
+        row_of = {key: row for row, key in enumerate(ids[name])}
+        keys = [str(key) for key in nodes[name].ids]
+        if new := [(row, key) for row, key in enumerate(keys, start=2) if key not in row_of]:
+            row, key = new[0]
+            what = f"'{shown(key)}' has neither text nor features and was not in the run's own graph"
+            mend = f"leave it out, or train with a text or features of {name}"
+            raise DataError(what, file=f"nodes_{name}", row=row, mend=mend)
+        others[name] = jnp.asarray([row_of[key] for key in keys], jnp.int32)
+    return others

@@ -1,0 +1,117 @@
+"""The student of ``jaxgkd run lmgnn`` as a run keeps it: a network and the language model's layers trained for it.
+
+The layers below, which no stage trains, stay with the language model: it is found again by its name, and known by the
+hash of its weights. Weights of the network are named ``gnn.…``, those of the language model's layers ``lm.…``.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgkd.nn.hetero_tasks import HeteroModel, NodeTask
+from jaxgkd.nn.named_weights import states_of, student_weights
+from jaxgkd.recipes.lmgnn_config import LMGNN
+from jaxgkd.recipes.lmgnn_networks import Workplace, make_hetero_model
+from jaxgkd.recipes.lmgnn_stages import HeteroRow
+from jaxgkd.teachers.hops import TextEncoder
+from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
+from jaxgkd.training.student_folder import KeptStudent
+
+#: File of the nodes that are known by their rows alone: node type → ids.
+IDS = "ids.json"
+GNN, LM = "gnn.", "lm."
+
+Tree = Any
+
+
+def keep_hetero_student(
+    row: HeteroRow, valid: Sequence[float | None], *, place: Workplace, config: LMGNN, encoder: TextEncoder
+) -> KeptStudent:
+    """What is kept of a row that answers for nodes.
+
+    Args:
+      row: what was trained; valid: of every seed its validation score, None where it has none.
+      place: what all rows shared; config: of the run; encoder: its language model.
+    """
+    task, graph = place.data.task, place.data.graph
+    assert isinstance(task, NodeTask)
+    d_in = place.widths_in(config.layers)
+    learned = [name for name, width in d_in.items() if not width]
+    names = graph.nodes[task.node_type].class_names
+    weights = [_named(lm, params, rest) for lm, params, rest in row.trained]
+    scores = np.array([score for score in valid if score is not None])
+    best = int(scores.argmax() if task.kind == "classification" else scores.argmin())
+    return KeptStudent(
+        recipe="lmgnn",
+        reads={
+            "data": "typed graph",
+            "teacher": config.teacher,
+            "teacher_sha256": encoder.weights_hash,
+            "tuned_layers": config.tuned_layers,
+            "max_tokens": config.max_tokens,
+            "texts": list(place.texts.first),
+            "features": {name: int(x.shape[1]) for name, x in place.others.items() if x.ndim == 2},
+            "learned": learned,
+            "relations": [list(kind) for kind in place.data.edge_types[::2]],
+            "without": list(config.without),
+        },
+        model={
+            "kind": config.encoder,
+            "d_in": d_in,
+            "n_node": {name: len(graph.nodes[name]) if name in learned else 0 for name in d_in},
+            "edge_types": [list(kind) for kind in place.data.edge_types],
+            "width": config.width,
+            "layers": config.layers,
+            "node_type": task.node_type,
+            "n_out": task.n_out,
+            "task": task.kind,
+        },
+        says={"kind": "classes", "names": list(names)} if names else {"kind": "values", "tasks": [task.node_type]},
+        members=[{"seed": seed, "valid": float(score)} for seed, score in enumerate(scores)],
+        chosen=[best],
+        why="best score on the validation nodes",
+        weights={name: np.stack([each[name] for each in weights]) for name in weights[0]},
+        files={IDS: json.dumps({name: [str(key) for key in graph.nodes[name].ids] for name in learned}).encode()},
+    )
+
+
+def hetero_maker(kept: KeptStudent) -> Callable[[jax.Array], HeteroModel]:
+    """A function from a key to an untrained network of the kept one's shape."""
+    model = kept.model
+    edge_types = tuple((source, name, target) for source, name, target in model["edge_types"])
+    sizes = (model["kind"], model["d_in"], model["n_node"], edge_types, model["width"], model["layers"])
+    return lambda key: make_hetero_model(*sizes, hetero_task(kept), key)
+
+
+def hetero_task(kept: KeptStudent) -> NodeTask:
+    """What the student answers."""
+    return NodeTask(kept.model["node_type"], kept.model["n_out"], kept.model["task"])
+
+
+def weights_of_member(kept: KeptStudent, member: int, lm: Tree) -> tuple[Tree, tuple[Tree, Tree]]:
+    """The language model's layers, and parameters and other state of the network.
+
+    Args:
+      kept: the student; member: which.
+      lm: the layers as they were before any training, which are those of a student whose language model was frozen.
+
+    Raises:
+      CheckpointError: the kept weights have another shape.
+    """
+    of = {name: leaf[member] for name, leaf in kept.weights.items()}
+    layers = {name.removeprefix(LM): leaf for name, leaf in of.items() if name.startswith(LM)}
+    network = {name.removeprefix(GNN): leaf for name, leaf in of.items() if name.startswith(GNN)}
+    if layers:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), lm)
+        lm = jax.tree.map(jax.numpy.asarray, from_leaves(layers, shapes))
+    return lm, states_of(hetero_maker(kept), network)
+
+
+def _named(lm: Tree | None, params: Tree, rest: Tree) -> dict[str, np.ndarray]:
+    network = {f"{GNN}{name}": leaf for name, leaf in student_weights(params, rest).items()}
+    if lm is None:
+        return network
+    return network | {f"{LM}{name}": np.asarray(leaf) for name, leaf in leaves_by_name(lm).items()}
