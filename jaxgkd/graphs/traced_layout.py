@@ -1,6 +1,6 @@
 """Layouts made inside a compiled program, whose sizes may be symbols: for programs that are exported.
 
-`jaxgkd.graphs.build_layout` sorts edges in numpy beforehand and notes what gradients need. A program that is
+`jaxgkd.graphs.layout.build_layout` sorts edges in numpy beforehand and notes what gradients need. A program that is
 to take any graph sorts them itself, and has no gradients: a layout from here serves forward passes alone.
 
 JAX's symbols stand for 1 and more, and a graph may have no edge. So edges of which there may be none are followed by

@@ -136,7 +136,7 @@ def item_ids_hash(item_ids: Sequence[str]) -> str:
 
 
 def read_document(folder: Path) -> dict[str, Any]:
-    """The content of a folder's manifest.json: the manifest's fields, `files`, ``chunks`` and ``report``.
+    """The content of a folder's manifest.json: the manifest's fields, ``files``, ``chunks`` and ``report``.
 
     Raises:
       StoreError: it is missing, cut off, changed by hand or in another format.

@@ -5,7 +5,7 @@ all of its state. `keeping` names a folder for the trainings inside it; each fin
 what it was given, so that no training ever goes on from another one's state, and one that was given something else
 starts anew. How often states are kept changes no value: a stretch is computed alike whether or not it is the first.
 
-    <folder>/<hash of what was given>/<position>/    a checkpoint, see `checkpoint`; the newest two are there
+    <folder>/<hash of what was given>/<position>/    see `jaxgkd.training.checkpoint`; the newest two are there
 """
 
 import hashlib
