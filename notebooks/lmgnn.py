@@ -70,7 +70,7 @@ def show(run, *names):
 # %%
 settings = {"seeds": 3, "lm_seeds": 2, "stages": ("lm",), "lm_steps": 150, "epochs": 120}
 if FAST:
-    settings = {"seeds": 2, "lm_seeds": 2, "stages": ("lm",), "smoke": True}
+    settings = {"seeds": 2, "lm_seeds": 2, "stages": ("lm",), "max_tokens": 16, "smoke": True}
 
 run = lmgnn.run(lmgnn.LMGNN(**settings), console)
 write_report(run)
