@@ -6,6 +6,8 @@ import gc
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +34,23 @@ from jaxgkd.recipes.kept_nodes import VOCABULARY
 from jaxgkd.training.statistics import paired_difference
 from jaxgkd.training.student_folder import KeptStudent, read_student, write_student
 from jaxgkd.training.summary import write_summary
+
+# Most of the time of the tests is XLA's, and most of that goes into making programs fast that run once. Processes that
+# tests start find it in their environment.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
+QUICKER_CODE = "--xla_cpu_use_fusion_emitters=false"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The older way of making code for a CPU takes half the time; XLA aborts on a flag it does not know (any more)."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if hasattr(config, "workerinput") or QUICKER_CODE in flags:
+        return
+    asked = {**os.environ, "XLA_FLAGS": f"{flags} {QUICKER_CODE}".strip()}
+    tried = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=asked, capture_output=True)
+    if tried.returncode == 0:
+        os.environ["XLA_FLAGS"] = asked["XLA_FLAGS"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -399,14 +418,13 @@ def text_graph_folder() -> Callable[..., Path]:
 
 @pytest.fixture(scope="module")
 def own_cache(tmp_path_factory) -> Iterator[Path]:
-    """The user's cache folder is an empty one, which stays for all tests of a file; nothing is compiled for speed."""
+    """The user's cache folder is an empty one, which stays for all tests of a file."""
     from jax.experimental.compilation_cache import compilation_cache
 
     folder = tmp_path_factory.mktemp("cache")
     options = {
         "jax_compilation_cache_dir": str(folder / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 0.1,
-        "jax_disable_most_optimizations": True,
     }
     before = {name: jax.config.values[name] for name in options}
     with pytest.MonkeyPatch.context() as patch:

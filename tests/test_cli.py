@@ -113,6 +113,7 @@ def test_flags_that_cannot_be_used_leave_with_2(words, capsys):
         (["--terms", "soft", "soft"], "field '--terms'"),
         (["--student", "gat", "--width", "6"], "field '--width'"),
         (["--label-free", "--shots", "2"], "field '--label-free'"),
+        (["--base-bits", "4"], "field '--base-bits'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -20,6 +20,7 @@
 - ``saving``: models back to folders
 - ``random_weights``: models from nothing but a configuration
 - ``lora``, ``lora_files``: low-rank adapters, in memory and on disk
+- ``quantise``: a frozen base in few bits
 - ``instruction``: prompts, responses and the loss of these; ``tuning``: training on them
 - ``locate``: where a checkpoint is found
 - ``tokens``: text to token ids
@@ -38,6 +39,7 @@ from jaxgkd.language.locate import is_local, resolve
 from jaxgkd.language.lora import Adapters, LoraConfig, adapt, adapted_weights, initial_adapters, merge
 from jaxgkd.language.lora_files import load_adapters, save_adapters
 from jaxgkd.language.placement import Placement
+from jaxgkd.language.quantise import quantise
 from jaxgkd.language.saving import save, save_orbax
 from jaxgkd.language.scoring import score_candidates
 from jaxgkd.language.t5_network import T5Config, T5Encoder
@@ -77,6 +79,7 @@ __all__ = [
     "merge",
     "pad",
     "pool",
+    "quantise",
     "read_config",
     "resolve",
     "response_losses",

@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from jaxgkd.errors import ConfigError, DataError
 
-Pooling = Literal["mean", "cls", "last"]
+Pooling = Literal["mean", "weighted", "cls", "last"]
 
 # So many tokens keep one layer's activations inside a CPU's cache and are still enough for full-speed products.
 TOKENS_PER_BLOCK = 2048
@@ -69,20 +69,24 @@ def check_pooling(pooling: str) -> None:
 
 
 def pool(states: Array, attention_mask: Array, pooling: Pooling) -> Array:
-    """One vector for each text: the mean over its real tokens, or the state of its first or last real token.
+    """One vector for each text: a mean over its real tokens, or the state of its first or last real token.
 
     Args:
       states: [b, t, d].
       attention_mask: [b, t]; above 0 at real tokens, padding on either side.
-      pooling: "mean", "cls" (first real token) or "last" (last real token).
+      pooling: "mean"; "weighted", a mean in which the k-th real token counts k times, for causal models whose later
+        tokens have seen more (Muennighoff 2022, https://arxiv.org/abs/2202.08904, section 3.1); "cls" (first real
+        token) or "last" (last real token).
 
     Returns:
       [b, d], float32; zeros for a row without real tokens.
     """
     real = attention_mask > 0
     states = states.astype(jnp.float32)
-    if pooling == "mean":
+    if pooling in ("mean", "weighted"):
         weights = real.astype(jnp.float32)
+        if pooling == "weighted":
+            weights = weights * jnp.cumsum(weights, axis=1)
         total = jnp.einsum("bt,btd->bd", weights, states, precision=lax.Precision.HIGHEST)
         return total / jnp.maximum(weights.sum(axis=1, keepdims=True), 1.0)
     column = jnp.argmax(real, axis=1) if pooling == "cls" else real.shape[1] - 1 - jnp.argmax(real[:, ::-1], axis=1)

@@ -16,6 +16,7 @@ from jax import Array, lax
 
 from jaxgkd.errors import ConfigError
 from jaxgkd.language.families import LanguageModel
+from jaxgkd.language.projection import is_quantised
 
 Model = TypeVar("Model", bound=LanguageModel)
 
@@ -145,9 +146,17 @@ def adapt(model: Model, adapters: Adapters, config: LoraConfig) -> Model:
 
 
 def merge(model: Model, adapters: Adapters, config: LoraConfig) -> Model:
-    """A model whose kernels are ``W + (alpha / r) · A B``: as fast as the base, and of its dtype and configuration."""
+    """A model whose kernels are ``W + (alpha / r) · A B``: as fast as the base, and of its dtype and configuration.
+
+    Raises:
+      ConfigError: the base is quantised.
+    """
     weights = model.weights()
     layers = dict(weights["layers"])
+    if any(map(is_quantised, layers.values())):
+        raise ConfigError(
+            "adapters cannot be merged into a quantised base", mend="merge them into the model it was made from"
+        )
     for name, adapter in adapters.items():
         kernel = layers[f"{name}{KERNEL}"]
         layers[f"{name}{KERNEL}"] = _merged(kernel, adapter["a"], adapter["b"] * config.scale)

@@ -18,6 +18,7 @@ from jax import Array
 from jaxgkd.errors import ConfigError
 from jaxgkd.language.families import FAMILIES, LanguageModel, read_config
 from jaxgkd.language.orbax_files import write_orbax
+from jaxgkd.language.projection import is_quantised
 from jaxgkd.language.safetensors_files import SINGLE_FILE
 from jaxgkd.language.weight_plan import StoredTensor, WeightPlan, stored_names
 from jaxgkd.whole_file import write_whole_folder
@@ -39,8 +40,8 @@ def save(model: LanguageModel, folder: str | PathLike[str]) -> None:
       folder: a new or empty folder.
 
     Raises:
-      ConfigError: the model was made from weights alone, without a config.json; the folder is not empty; or the disk
-        does not take it.
+      ConfigError: the model was made from weights alone, without a config.json, or is quantised; the folder is not
+        empty; or the disk does not take it.
     """
 
     def write(scratch: Path) -> None:
@@ -59,8 +60,8 @@ def save_orbax(model: LanguageModel, folder: str | PathLike[str]) -> None:
       folder: a new or empty folder.
 
     Raises:
-      ConfigError: the model was made from weights alone, without a config.json; the folder is not empty; or the disk
-        does not take it.
+      ConfigError: the model was made from weights alone, without a config.json, or is quantised; the folder is not
+        empty; or the disk does not take it.
     """
 
     def write(scratch: Path) -> None:
@@ -100,6 +101,11 @@ def _write_config(folder: Path, model: LanguageModel) -> WeightPlan:
         raise ConfigError(
             f"this {type(model).__name__} was made from bare weights; a saved model begins with its config.json",
             mend="make the model with load or initialise",
+        )
+    if any(map(is_quantised, model.weights()["layers"].values())):
+        raise ConfigError(
+            "a quantised model is not saved: the rounding would be lost or repeated",
+            mend="save the model it was made from, and adapters with save_adapters",
         )
     values = json.loads(model.config_json)
     family = FAMILIES[values["model_type"]]

@@ -9,6 +9,7 @@ functions become part of the step:
     step = jax.jit(lambda params, ids, mask: nnx.merge(graphdef, params).hidden_states(ids, mask)[-1])
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -147,7 +148,7 @@ class StackedModel(nnx.Module):
     @property
     def n_parameters(self) -> int:
         """Numbers in all weights; heads and poolers, which are not read, are not counted."""
-        return sum(array.size for group in self.weights().values() for array in group.values())
+        return sum(math.prod(array.shape) for group in self.weights().values() for array in group.values())
 
     def weights(self) -> dict[str, dict[str, Any]]:
         """The bare arrays: ``{group: {parameter: array}}``."""
@@ -184,7 +185,7 @@ class StackedModel(nnx.Module):
           input_ids: [b, t] token ids.
           attention_mask: [b, t]; above 0 at real tokens, padding on either side.
           layers: which hidden states, 0 (embeddings) to n_layers (last), in the order wanted.
-          pooling: "mean" over real tokens, "cls" (first real token) or "last" (last real token).
+          pooling: see ``pool``.
 
         Returns:
           [b, len(layers), d], float32; zeros for a row without real tokens.

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from jaxgkd.data import registry
 from jaxgkd.data.text_graphs import TextGraph
+from jaxgkd.errors import ConfigError
 from jaxgkd.graphs import from_edges
 from jaxgkd.language import TuningSettings
 from jaxgkd.nn.alignment import Alignment
@@ -79,6 +80,9 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
         return out
 
     encoder = TextEncoder.load(config.teacher)
+    if config.base_bits and not encoder.is_causal:
+        what = "the upper layers of an encoder are tuned in full precision"
+        raise ConfigError(what, field="--base-bits", mend="leave it out, or choose a causal --teacher")
     if config.smoke and not encoder.is_causal:
         # Instructions and class names would not fit into prompts as short as this.
         config = replace(config, max_tokens=min(config.max_tokens, 32))
@@ -102,7 +106,9 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     if config.tune == "lm":
         epochs = 1 if config.smoke else 3
         if encoder.is_causal:
-            instructing = InstructSettings(config.max_tokens, tuning_folds, TuningSettings(epochs=epochs))
+            instructing = InstructSettings(
+                config.max_tokens, tuning_folds, TuningSettings(epochs=epochs), base_bits=config.base_bits
+            )
             hops = features.states.shape[1] - 1
             tuned = instructed_models(graph, encoder, splits, instructing, console, hops=hops)
         else:

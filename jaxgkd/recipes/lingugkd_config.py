@@ -74,6 +74,9 @@ class LinguGKD:
     tune: Literal["none", "lm"] = "none"
     """lm tunes the language model on the training labels, no node described by its own: minutes a split. Of an encoder
     the upper layers; of a causal model adapters, on prompts of every hop, and its answers count as one head more."""
+    base_bits: Literal[0, 8, 4] = 0
+    """Bits of a causal model's frozen weights while adapters are tuned beside them; 0 keeps the checkpoint's. 8 and 4
+    (NF4) save memory and need the package qwix."""
     folds: int = 5
     """Cross-fitting folds of the heads; 1 describes training nodes by a head that saw their labels."""
 
@@ -176,6 +179,9 @@ def check(config: LinguGKD) -> None:
     if config.positions and config.split == "inductive":
         what = "positions come from the whole graph, which inductive training must not see"
         raise ConfigError(what, field="--positions", mend="leave it out, or choose another --split")
+    if config.base_bits and config.tune != "lm":
+        what = "only a model that adapters are tuned beside is kept in few bits"
+        raise ConfigError(what, field="--base-bits", mend="add --tune lm, or leave it out")
     if config.label_free and (config.shots or config.protocol == "paper"):
         raise ConfigError(
             "label-free runs use no labels", field="--label-free", mend="leave out --shots and --protocol paper"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from jaxgkd.errors import ConfigError, DataError, StoreError
+from jaxgkd.language.batches import Pooling
 from jaxgkd.teachers.manifest import Manifest, check_same, item_ids_hash, read_document
 from jaxgkd.teachers.prompts import bare_tokenizer, prompt_hash
 from jaxgkd.teachers.store import Store, StoreWriter, store_path
@@ -45,8 +46,6 @@ BATCHES_AHEAD = 2
 BATCHES_PER_CHUNK = 16
 CHUNK_BYTES = 64 * 2**20
 SECONDS_BETWEEN_LINES = 30.0
-
-Pooling = Literal["mean", "cls", "last"]
 
 
 class PoolingModel(Protocol):
@@ -241,7 +240,7 @@ def extract(
       teacher_id: name of the teacher, for people.
       weights_hash: hash over its weights, configuration and the dtype it computes in.
       layers: which hidden states; 0 is the embeddings, n_layers or -1 the last one.
-      pooling: "mean", "cls" or "last" over a prompt's real tokens.
+      pooling: over a prompt's real tokens, see `language.pool`.
       max_tokens: longer prompts are cut; the report counts them.
       folder: where to write, by default the folder below ``root`` that belongs to this content (`store_path`).
       root: folder of stores, by default the user's cache.

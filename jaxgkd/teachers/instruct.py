@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -35,12 +36,15 @@ class InstructSettings:
       max_tokens: of a prompt.
       folds: K; 1 tunes one set of adapters, which describes the nodes whose labels it saw (the published protocol).
       tuning, lora: of the adapters.
+      base_bits: of the frozen model they learn beside and are asked with, see `language.quantise`; 0 leaves it as it
+        is.
     """
 
     max_tokens: int
     folds: int = 2
     tuning: language.TuningSettings = field(default_factory=language.TuningSettings)
     lora: language.LoraConfig = field(default_factory=language.LoraConfig)
+    base_bits: Literal[0, 8, 4] = 0
 
 
 def instruct_on_splits(
@@ -138,6 +142,8 @@ def _instruct(
     model = encoder.model
     assert isinstance(model, language.Decoder)
     begun = time.perf_counter()
+    if settings.base_bits:
+        model = language.quantise(model, settings.base_bits)
     encoded = [encoder.tokenizer.encode(of_hop, max_tokens=settings.max_tokens) for of_hop in prompts]
     texts = np.unique(np.array(prompts[0]), return_inverse=True)[1]
     folds = deal_folds(texts, train, settings.folds, seed)

@@ -78,6 +78,7 @@ def test_students_see_the_summary_only(graph):
     assert with_summary > 0.98 * graph.n_node
 
 
+@pytest.mark.thorough
 def test_another_process_gives_the_same_graph_in_time(graph):
     # Some docstrings hold random numbers and Python sets, so another hash seed matters.
     code = "from jaxgkd.data.scipy_docs import load_scipy_docs; print(load_scipy_docs().sha256)"

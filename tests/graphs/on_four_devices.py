@@ -48,7 +48,7 @@ CASES = {
 
 
 def main() -> None:
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     mesh = Mesh(np.array(jax.devices()), ("d",))
     random = np.random.default_rng(0)
     layout = build_layout(random.integers(0, N - 1, E), random.integers(0, N - 1, E), N)

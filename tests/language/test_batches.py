@@ -23,13 +23,18 @@ def test_pooling_looks_at_real_tokens_only(seed, lengths, side):
     real = np.arange(6) < np.array(lengths)[:, None]
     real = real if side == "right" else real[:, ::-1]
     rows = [row[kept] for row, kept in zip(states, real, strict=True)]
-    expected = {"mean": [r.mean(0) for r in rows], "cls": [r[0] for r in rows], "last": [r[-1] for r in rows]}
+    expected = {
+        "mean": [r.mean(0) for r in rows],
+        "weighted": [np.average(r, axis=0, weights=1 + np.arange(len(r))) for r in rows],
+        "cls": [r[0] for r in rows],
+        "last": [r[-1] for r in rows],
+    }
     states[~real] = 1e3
     for pooling, values in expected.items():
         np.testing.assert_allclose(pool(states, real.astype(np.int32), pooling), values, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "weighted", "cls", "last"])
 def test_a_row_without_tokens_pools_to_zero(pooling):
     states = jnp.ones((2, 3, 4), jnp.bfloat16)
     result = pool(states, np.array([[0, 0, 0], [1, 0, 0]]), pooling)
@@ -39,7 +44,7 @@ def test_a_row_without_tokens_pools_to_zero(pooling):
 
 def test_unknown_pooling_is_refused():
     check_pooling("mean")
-    with pytest.raises(ConfigError, match="mean, cls, last"):
+    with pytest.raises(ConfigError, match="mean, weighted, cls, last"):
         check_pooling("max")
 
 

@@ -9,8 +9,6 @@ from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.language import load
 from jaxgkd.language.cache import check_prompts, extend, prefill, store, to_the_front
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 GOLDENS = Path(__file__).parent / "goldens"
 LIMITS = {"vocabulary_size": 160, "max_tokens": 30}
 

@@ -12,8 +12,6 @@ from jaxgkd.language.deberta import deberta_weights
 from jaxgkd.language.deberta_network import DebertaConfig, align, convolve, distance_rows, position_scores
 from jaxgkd.language.weight_plan import stacked_shape
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 GOLDEN = Path(__file__).parent / "goldens" / "deberta_v2"
 
 

@@ -13,8 +13,6 @@ from jaxgkd.errors import CheckpointError, ConfigError, DataError
 from jaxgkd.language import load
 from jaxgkd.language.decoder import Decoder
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 GOLDENS = Path(__file__).parent / "goldens"
 FAMILIES = ["llama", "llama3_rope", "mistral", "qwen2", "qwen3", "gemma2", "gpt2", "biogpt"]
 

@@ -19,8 +19,6 @@ from jaxgkd.language.decoder_network import (
 )
 from jaxgkd.language.rope import Rope
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 V, D, INNER, B, T = 11, 8, 12, 3, 6
 
 # The parts of Gemma 2 and Qwen 3 together, and those of GPT-2.

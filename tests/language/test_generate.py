@@ -9,8 +9,6 @@ from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.language import load
 from jaxgkd.language.generate import Sampling, generate, pick
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 GOLDENS = Path(__file__).parent / "goldens"
 NEW = 9
 

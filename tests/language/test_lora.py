@@ -10,8 +10,6 @@ from jaxgkd.language import LoraConfig, adapt, adapted_weights, initial_adapters
 from jaxgkd.language.decoder import last_states
 from jaxgkd.language.lora import linear_maps
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 GOLDENS = Path(__file__).parent / "goldens"
 FAMILIES = ["deberta_v2", "t5_encoder", "gemma2", "gpt2"]
 

@@ -8,8 +8,6 @@ from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.language import load, scoring
 from jaxgkd.language.scoring import score_candidates, target_log_probabilities
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 GOLDENS = Path(__file__).parent / "goldens"
 LENGTHS = [3, 1, 5, 2, 5, 1, 4]
 

@@ -11,8 +11,6 @@ from jaxgkd.language.t5 import t5_weights
 from jaxgkd.language.t5_network import T5Config, distance_buckets, rms_norm
 from jaxgkd.language.weight_plan import stacked_shape
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 GOLDEN = Path(__file__).parent / "goldens" / "t5_encoder"
 
 

@@ -12,8 +12,6 @@ from jaxgkd.language.instruction import instruction_batch
 from jaxgkd.language.lora import initial_adapters, linear_maps
 from jaxgkd.language.tuning import TuningState, optimiser_of, tuning_step
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 GOLDENS = Path(__file__).parent / "goldens"
 LLAMA = {
     "model_type": "llama",

@@ -102,6 +102,7 @@ def test_inputs_of_each_run_give_what_shared_ones_give(data, trained):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_brains_find_their_texts_without_labels(data):
     run, shared = data
     texts = np.asarray(shared["inputs"].rows)[:, [1, 2, 3]]

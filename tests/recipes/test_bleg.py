@@ -193,6 +193,7 @@ def test_labels_of_tested_subjects_leave_texts_weights_and_answers_as_they_are(q
     assert_predicts_itself(one, cohort, tmp_path)
 
 
+@pytest.mark.thorough
 def test_few_labels_sites_harmonised_and_a_control(quick, cohort, tmp_path):
     options = {"leave_one_site_out": True, "texts": "reference", "shuffle_texts": True, "harmonise": True}
     quick(cohort, tmp_path / "run", **options, student="mlp", k_shot=3, baselines=())

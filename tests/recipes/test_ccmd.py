@@ -177,6 +177,7 @@ def test_a_search_gives_every_row_as_many_tries(run, data, predicts_itself, tmp_
     assert results["student_distilled"]["settings"]["global_strength"] in (0.1, 1.0)
 
 
+@pytest.mark.thorough
 def test_students_start_from_those_of_another_run(first, run, data, tmp_path, capsys):
     flags = ("--label", "length", "--baselines", "mean", "--start", str(first))
     assert run(data, tmp_path / "tuned", *flags, seeds=1, epochs=1, learning_rate=0.0) == 0

@@ -180,6 +180,7 @@ def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecule
     assert {"p_oxygen", "predicted_oxygen", "p_ring", "predicted_ring"} < predicts_itself(tmp_path / "run", data).keys()
 
 
+@pytest.mark.thorough
 def test_a_graph_network_can_be_the_student(run, data, predicts_itself, tmp_path):
     flags = ["--label", "size", "--baselines", "mean", "--student", "gnn", "--layers", "1"]
     assert run(data, tmp_path / "run", *flags, seeds=1, epochs=2) == 0

@@ -28,6 +28,7 @@ def lesson(tmp_path_factory, own_cache):
     return Lesson(molecules, targets, targets.scale(split.train), split, 0, 1), said
 
 
+@pytest.mark.thorough
 def test_heads_know_what_the_text_says_and_what_atoms_there_are(lesson):
     lesson, said = lesson
     found = read_beside_atoms(lesson, said)
@@ -39,6 +40,7 @@ def test_heads_know_what_the_text_says_and_what_atoms_there_are(lesson):
     assert found.best_epoch == 1 and found.seconds > 2.0
 
 
+@pytest.mark.thorough
 def test_a_training_molecule_is_described_by_heads_that_did_not_see_its_label(lesson, monkeypatch):
     """Another label changes what its own fold's heads say of the others, and not what they say of it."""
     monkeypatch.setattr(gallon_heads, "_EPOCHS", 20)

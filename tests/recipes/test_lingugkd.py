@@ -243,6 +243,7 @@ def test_the_published_protocol_selects_on_test_nodes_and_says_so(watched, data,
     assert any("its figures are too high" in note for note in summary["notes"])
 
 
+@pytest.mark.thorough
 def test_students_on_batches_run_through_and_the_report_says_what_is_left_out(watched, data, tmp_path):
     out = tmp_path / "run"
     seen = watched(data, out, split="public", batch_nodes=20, fan_outs=3)
@@ -286,3 +287,9 @@ def test_a_causal_teacher_is_instructed(watched, text_graph_folder, causal_folde
     # What was tuned is kept: a test node's label changes nothing that the models or the heads say.
     np.testing.assert_array_equal(heads.log_probs, runs[1]["heads"].log_probs)
     assert summary_of(tmp_path / "as it is" / "out")["results"]["teacher"]["test"]
+
+
+def test_an_encoder_is_not_tuned_in_few_bits(run, data, tmp_path, capsys):
+    assert run(data, tmp_path / "out", "--tune", "lm", "--base-bits", "4") == 2
+    assert "field '--base-bits'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

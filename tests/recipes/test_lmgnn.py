@@ -200,6 +200,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(first, run, data, tmp_pat
         np.testing.assert_array_equal(one[name], other[name])
 
 
+@pytest.mark.thorough
 def test_a_run_may_start_from_the_language_models_of_another(first, run, data, tmp_path, capsys):
     out = tmp_path / "second"
     assert run(data, out, "--start", str(first), "--stages", "lm") == 0

@@ -99,6 +99,7 @@ def test_the_search_takes_the_better_setting_by_validation(train, tmp_path):
     assert np.isnan(load_tree(tmp_path / "run" / "checkpoints" / "plain")["search"]["scores"]).all()
 
 
+@pytest.mark.thorough
 def test_a_sweep_tries_every_combination_and_keeps_the_best(train, tmp_path):
     sweep = {"learning_rate": Choice((1e-6, 0.05)), "dropout": Choice((0.0, 0.1)), "temperature": Choice((1.0, 2.0))}
     row = train(sweep=sweep)

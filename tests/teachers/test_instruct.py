@@ -6,6 +6,7 @@ import pytest
 
 from jaxgkd import language
 from jaxgkd.errors import ConfigError, UnsupportedModelError
+from jaxgkd.language.projection import is_quantised
 from jaxgkd.teachers import instruct
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.instruct import InstructSettings, class_answers, instruct_on_splits
@@ -84,6 +85,22 @@ def test_the_base_stays_and_what_was_tuned_is_kept(encoder, task, tmp_path, monk
     again = tuned(encoder, task, tmp_path, settings=quick)
     np.testing.assert_array_equal(first.features, again.features)
     assert first.report == again.report
+
+
+def test_a_base_in_few_bits_is_tuned_beside_and_asked(encoder, task, output, tmp_path, monkeypatch):
+    asked, answer_scores = [], instruct.answer_scores
+
+    def noted(tuned, *rest, **more):
+        asked.append(tuned)
+        return answer_scores(tuned, *rest, **more)
+
+    monkeypatch.setattr(instruct, "answer_scores", noted)
+    _, labels, train, _ = task
+    few = tuned(encoder, task, tmp_path, settings=replace(SETTINGS, base_bits=4))
+    kernels = [array for tuned in asked for name, array in tuned.model.weights()["layers"].items() if "kernel" in name]
+    assert kernels and all(map(is_quantised, kernels))
+    assert (few.log_probs.argmax(axis=1) == labels)[~train].mean() > 0.8
+    assert not np.array_equal(few.features, output.features)
 
 
 def test_an_answer_ends_where_the_tokenizer_has_an_end(encoder, monkeypatch):

@@ -10,12 +10,11 @@ from pathlib import Path
 
 def main(folder: Path, process: int | None, port: str) -> None:
     count = 8 if process is None else 4
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={count}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
     import jax
 
     if process is not None:
         jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=process)
-    jax.config.update("jax_disable_most_optimizations", True)
     import jax.numpy as jnp
     import numpy as np
     import optax
