@@ -25,6 +25,8 @@ from jaxgkd.nn.hetero_problem import Drawing, asked_for, score
 from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, NodeTask, Task
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.lmgnn_texts import GraphTexts, embedding
+from jaxgkd.training.execution import execution
+from jaxgkd.training.soundness import MOST_SKIPPED, choose, sound
 from jaxgkd.training.underway import generator, generator_state, underway
 
 Tree = Any
@@ -120,7 +122,9 @@ def cotrain(
     lm = texts.weights if lm is None else lm
     # A step writes over what it is given, which is the caller's here.
     trained = jax.tree.map(jnp.copy, {"lm": lm, "gnn": params})
-    program = _Program(graphdef, texts.graphdef, task, drawing, tuple(texts.first.items()), tuple(texts.n_node.items()))
+    skip = execution().on_nan == "skip"
+    sizes = (tuple(texts.first.items()), tuple(texts.n_node.items()))
+    program = _Program(graphdef, texts.graphdef, task, drawing, *sizes, skip)
     rates = _Rates(
         settings.lm_learning_rate, settings.learning_rate, settings.weight_decay, settings.freeze_steps, settings.steps
     )
@@ -131,7 +135,7 @@ def cotrain(
         moments = _optimizer(rates).init(trained)
         # Written over in place by every step: the caller's stays as it is.
         table = jnp.array(texts.read(lm) if embeddings is None else embeddings)
-        age, done = np.zeros(texts.n_texts, int), 0
+        age, done, skipped = np.zeros(texts.n_texts, int), 0, 0
         scores = {0: float(_score(program, trained["gnn"], rest, table, shared))}
         best = (jax.tree.map(np.asarray, trained), rest, np.asarray(table), 0)
         order, times = np.empty(0, int), []
@@ -159,7 +163,8 @@ def cotrain(
             trained, rest, moments, table, loss = _step(
                 program, rates, trained, rest, moments, table, step_key, settings.dropout, batch, shared
             )
-            if not np.isfinite(float(loss)):
+            skipped = 0 if np.isfinite(float(loss)) else skipped + 1
+            if skipped > (MOST_SKIPPED if skip else 0):
                 raise ConfigError(f"the loss is not finite in step {step}", field="--lm-learning-rate", mend="lower it")
             times.append(time.perf_counter() - at)
             age[rows] = step
@@ -192,6 +197,7 @@ class _Program:
     drawing: Drawing
     first: tuple[tuple[str, int], ...]
     n_node: tuple[tuple[str, int], ...]
+    skip: bool = False
 
     def inputs(self, table: Array, others: Mapping[str, Array]) -> dict[str, Array]:
         sizes = dict(self.n_node)
@@ -248,9 +254,10 @@ def _step(program, rates, trained, rest, moments, table, key, dropout, batch, sh
         loss = jnp.sum(asked.weights * program.task.losses(model, states, asked)) / jnp.sum(asked.weights)
         return loss, (fresh, nnx.split(model, nnx.Param, ...)[2])
 
-    (loss, (fresh, rest)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(trained)
-    updates, moments = _optimizer(rates).update(gradients, moments, trained)
-    return optax.apply_updates(trained, updates), rest, moments, table.at[rows].set(fresh), loss
+    (loss, (fresh, later_rest)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(trained)
+    updates, later = _optimizer(rates).update(gradients, moments, trained)
+    new = (optax.apply_updates(trained, updates), later_rest, later, table.at[rows].set(fresh))
+    return *(choose(sound(loss, new), new, (trained, rest, moments, table)) if program.skip else new), loss
 
 
 @partial(jax.jit, static_argnames="program")

@@ -7,7 +7,7 @@ frozen teacher says, for one) is computed, once for all of them.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from jaxgkd.training.devices import EVERYWHERE, on_default_device, put, put_rows
 from jaxgkd.training.epochs import Epochs
 from jaxgkd.training.execution import execution
 from jaxgkd.training.loop import names
+from jaxgkd.training.soundness import choose, sound, without_broken
 from jaxgkd.training.underway import underway
 
 Tree = Any
@@ -92,11 +93,12 @@ def fit_batches(
     Raises:
       ValueError: ``epochs`` is below 1.
       CheckpointError: what is kept of this training is damaged, or the disk does not take it.
-      FloatingPointError: the loss of a run was not finite; names the run and the epoch.
+      FloatingPointError: the loss of a run was not finite (``Execution.on_nan``: in a whole epoch); names the run and
+        the epoch.
     """
     if epochs < 1:
         raise ValueError(f"epochs are at least 1, not {epochs}")
-    start, step, keep = _program(problem)
+    start, step, keep = _program(problem, execution().on_nan == "skip")
     mesh = execution().mesh
     at = Epochs(len(keys), -np.inf if higher_is_better else np.inf)
     given = (n_batch, epochs, higher_is_better, names(problem))
@@ -169,7 +171,7 @@ def predict_batches(
 
 
 @lru_cache(maxsize=16)
-def _program(problem: BatchProblem):
+def _program(problem: BatchProblem, skip: bool = False):
     """Three compiled functions: the first state of all runs, a step of all runs, and the better of two weights."""
 
     def begin(key, settings):
@@ -181,15 +183,16 @@ def _program(problem: BatchProblem):
         gradient = jax.value_and_grad(problem.loss, has_aux=True)
         (loss, logs), gradients = gradient(state.params, step_key, settings, batch, shared)
         updates, optimizer = problem.optimizer(settings, progress).update(gradients, state.optimizer, state.params)
-        return _State(optax.apply_updates(state.params, updates), optimizer), {"train_loss": loss, **logs}
-
-    def better(which, new, old):
-        return jax.tree.map(partial(jnp.where, which), new, old)
+        new, logs = _State(optax.apply_updates(state.params, updates), optimizer), {"train_loss": loss, **logs}
+        if not skip:
+            return new, logs
+        fine = sound(loss, new.params, new.optimizer)
+        return choose(fine, new, state), without_broken(fine, logs, 0.0)
 
     def train_all(state, keys, settings, *shared):
         return over_runs(train, (state, keys, settings), *shared)
 
-    return jax.jit(jax.vmap(begin)), jax.jit(train_all, donate_argnums=0), jax.jit(jax.vmap(better), donate_argnums=2)
+    return jax.jit(jax.vmap(begin)), jax.jit(train_all, donate_argnums=0), jax.jit(jax.vmap(choose), donate_argnums=2)
 
 
 def over_runs(function: Callable[..., Tree], of_runs: tuple[Tree, ...], *shared: Tree) -> Tree:

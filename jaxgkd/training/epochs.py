@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxgkd.training.soundness import SKIPPED
 from jaxgkd.training.underway import Kept
 
 Tree = Any
@@ -69,8 +70,11 @@ class Epochs:
         self.steps += 1
 
     def means(self) -> dict[str, np.ndarray]:
-        """Of the logs over the batches of this epoch, name → [runs]."""
-        return {name: np.asarray(total) / self.number for name, total in self._totals.items()}
+        """Of the logs over the batches of this epoch, name → [runs]; where all were left out there is none, NaN."""
+        totals = {name: np.asarray(total) for name, total in self._totals.items()}
+        counted = self.number - totals.get(SKIPPED, 0.0)
+        with np.errstate(invalid="ignore"):
+            return {name: total / (self.number if name == SKIPPED else counted) for name, total in totals.items()}
 
     def end(self) -> None:
         """The epoch is done, and the next one begins."""

@@ -1,4 +1,4 @@
-"""How a run is carried out: what changes its cost and what happens when something goes wrong, but none of its results.
+"""How a run is carried out: what changes its cost and what happens when something goes wrong, but no sound result.
 
 A run's settings say what is computed and are kept with it; these say on what, and may differ when it goes on.
 """
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Literal
 
 from jax.sharding import Mesh
 
@@ -24,6 +25,9 @@ class Execution:
     """Of these, how many share the weights of the language model, where one device has no room for them."""
     checkpoint_every: float = 60.0
     """Seconds between two checkpoints of a training that is underway; --resume goes on from the last one."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A step of a student that gives numbers that are not finite stops the run, its state kept; or it is left out and
+    counted in metrics.jsonl, up to ten epochs in a row or less than all batches of one."""
 
     def __post_init__(self):
         """Refuse what cannot be.

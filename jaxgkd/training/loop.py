@@ -19,6 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxgkd.training.devices import DATA, EVERYWHERE, MODEL, RUNS, put, put_runs, to_host
 from jaxgkd.training.execution import execution
+from jaxgkd.training.soundness import MOST_SKIPPED, choose, sound, without_broken
 from jaxgkd.training.underway import underway
 
 Tree = Any
@@ -73,6 +74,7 @@ class _State(NamedTuple):
     best_epoch: Array
     stopped: Array
     broken_epoch: Array
+    skipped: Array  # epochs in a row that were left out
 
 
 class _Progress(NamedTuple):
@@ -123,15 +125,16 @@ def fit(
     Raises:
       ValueError: ``epochs`` or ``evaluate_every`` is below 1.
       CheckpointError: what is kept of this training is damaged, or the disk does not take it.
-      FloatingPointError: the loss of a run was not finite, its best weights are not, or the metric that selects never
-        was a number; names the run and the epoch.
+      FloatingPointError: the loss of a run was not finite (``Execution.on_nan``: too often in a row), its best weights
+        are not, or the metric that selects never was a number; names the run and the epoch.
     """
     if epochs < 1 or evaluate_every < 1:
         raise ValueError(f"epochs and evaluate_every are at least 1, not {epochs} and {evaluate_every}")
     evaluations = -(-epochs // evaluate_every)
     sign = 1.0 if higher_is_better else -1.0
     mesh, n_run = execution().mesh, len(keys)
-    begin, advance = _program(problem, evaluations, evaluate_every, patience, select_by, sign, mesh)
+    skip = execution().on_nan == "skip"
+    begin, advance = _program(problem, evaluations, evaluate_every, patience, select_by, sign, mesh, skip)
     stretch = -(-evaluations // _STRETCHES)
     settings = (evaluations, evaluate_every, patience or 0, select_by, sign, names(problem))
     with underway(settings, keys, run_data, shared) as training:
@@ -203,7 +206,7 @@ def _not_finite(state: _State, select_by: str) -> str | None:
 
 
 @lru_cache(maxsize=8)
-def _program(problem, evaluations, evaluate_every, patience, select_by, sign, mesh=None):
+def _program(problem, evaluations, evaluate_every, patience, select_by, sign, mesh=None, skip=False):
     """Two compiled functions: ``begin`` gives what there is before the first epoch, ``advance`` goes on from there.
 
     A period is an evaluation and the training up to the next one, in this order: what the evaluation of some weights
@@ -232,6 +235,7 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign, me
             best_epoch=jnp.int32(0),
             stopped=jnp.bool_(False),
             broken_epoch=jnp.int32(0),
+            skipped=jnp.int32(0),
         )
 
     def evaluate(shared, epoch, state, data):
@@ -258,11 +262,14 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign, me
         gradient = jax.value_and_grad(problem.loss, has_aux=True)
         (loss, (rest, logs)), gradients = gradient(state.params, state.rest, step_key, epoch / total, data, shared)
         updates, optimizer = problem.optimizer(data).update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        new = state._replace(params=optax.apply_updates(state.params, updates), rest=rest, optimizer=optimizer)
+        logs, broken = {"train_loss": loss, **logs}, ~jnp.isfinite(loss)
+        if skip:
+            fine = sound(loss, new.params, new.optimizer)
+            new = choose(fine, new, state)._replace(skipped=jnp.where(fine, 0, state.skipped + 1))
+            logs, broken = without_broken(fine, logs, jnp.nan), new.skipped > MOST_SKIPPED
         counts = (state.broken_epoch == 0) & ~state.stopped & (epoch < total)
-        broken_epoch = jnp.where(~jnp.isfinite(loss) & counts, epoch + 1, state.broken_epoch)
-        new = state._replace(params=params, rest=rest, optimizer=optimizer, broken_epoch=broken_epoch)
-        return new, {"train_loss": loss, **logs}
+        return new._replace(broken_epoch=jnp.where(broken & counts, epoch + 1, state.broken_epoch)), logs
 
     @jax.jit  # so that it is traced once for `begin`, which asks for its shapes alone, and `advance`
     def period(state, first_epoch, keys, run_data, shared):

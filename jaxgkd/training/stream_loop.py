@@ -6,7 +6,7 @@ batch and not by the graph.
 """
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from jaxgkd.training.devices import EVERYWHERE, on_default_device, put, put_rows
 from jaxgkd.training.epochs import Epochs
 from jaxgkd.training.execution import execution
 from jaxgkd.training.loop import Fit, names
+from jaxgkd.training.soundness import choose, sound, without_broken
 from jaxgkd.training.underway import underway
 
 Tree = Any
@@ -80,11 +81,12 @@ def fit_stream(
     Raises:
       ValueError: ``epochs`` or ``evaluate_every`` is below 1, or an epoch has no batch.
       CheckpointError: what is kept of this training is damaged, or the disk does not take it.
-      FloatingPointError: the loss of a run was not finite, or the metric that selects never was; names the run.
+      FloatingPointError: the loss of a run was not finite (``Execution.on_nan``: in a whole epoch), or the metric that
+        selects never was; names the run.
     """
     if epochs < 1 or evaluate_every < 1:
         raise ValueError(f"epochs and evaluate_every are at least 1, not {epochs} and {evaluate_every}")
-    start, step, keep = _program(problem)
+    start, step, keep = _program(problem, execution().on_nan == "skip")
     evaluations = -(-epochs // evaluate_every)
     mesh, at = execution().mesh, Epochs(len(keys), -np.inf)
     given = (evaluations, evaluate_every, patience or 0, select_by, names(problem))
@@ -136,7 +138,7 @@ def fit_stream(
 
 
 @lru_cache(maxsize=8)
-def _program(problem: StreamProblem):
+def _program(problem: StreamProblem, skip: bool = False):
     """Three compiled functions: the first state of all runs, a step of all runs, and the better of two states."""
 
     def begin(key, data):
@@ -149,12 +151,13 @@ def _program(problem: StreamProblem):
         (loss, (rest, logs)), gradients = gradient(state.params, state.rest, step_key, data, batch)
         updates, optimizer = problem.optimizer(data).update(gradients, state.optimizer, state.params)
         new = _State(optax.apply_updates(state.params, updates), rest, optimizer)
-        return new, {"train_loss": loss, **logs}
+        logs = {"train_loss": loss, **logs}
+        if not skip:
+            return new, logs
+        fine = sound(loss, new.params, new.optimizer)
+        return choose(fine, new, state), without_broken(fine, logs, 0.0)
 
     def train_all(state, keys, run_data, position, batch):
         return over_runs(train, (state, keys, run_data), position, batch)
 
-    def better(which, new, old):
-        return jax.tree.map(partial(jnp.where, which), new, old)
-
-    return jax.jit(jax.vmap(begin)), jax.jit(train_all, donate_argnums=0), jax.jit(jax.vmap(better), donate_argnums=2)
+    return jax.jit(jax.vmap(begin)), jax.jit(train_all, donate_argnums=0), jax.jit(jax.vmap(choose), donate_argnums=2)

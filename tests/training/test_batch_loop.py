@@ -8,6 +8,7 @@ import pytest
 
 from jaxgkd.training import batch_loop
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batches
+from jaxgkd.training.execution import Execution, executing
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 Y = X @ np.array([1.0, -2.0, 0.5], np.float32)
@@ -108,3 +109,51 @@ def test_what_cannot_go_on_says_where():
         fit(settings(0.1, np.nan), keys(0, 1))
     with pytest.raises(FloatingPointError, match="metric of run 1 is not finite at any epoch"):
         fit(settings(0.1, 0.1), keys(0, 1), score=lambda params: np.array([1.0, np.nan]))
+
+
+def with_a_broken_batch(where):
+    """The problem, but the loss or only its gradient is not finite at one number of the data."""
+
+    def broken(params, key, settings, batch, shared):
+        value, logs = loss(params, key, settings, batch, shared)
+        # The root's value at 0 is 0, and its gradient infinite.
+        root = jnp.sqrt(jnp.where(jnp.any(batch["y"] == Y[7]), 0.0, 1.0) * params[0] ** 2)
+        added = {"loss": jnp.log(root) - jnp.log(jnp.abs(params[0])), "gradient": root - jnp.abs(params[0])}[where]
+        return value + added, logs
+
+    return PROBLEM._replace(loss=broken)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_is_left_out_and_counted(where):
+    # Without noise, a step that is left out is as if its batch were not there.
+    def without_it(epoch):
+        return [batch for batch in batches(epoch) if not (batch["y"] == Y[7]).any()]
+
+    given = {"epochs": 3, "score": score}
+    fixed = PROBLEM._replace(optimizer=lambda settings, progress: optax.sgd(settings["learning_rate"]))
+    arguments = (keys(3), settings(0.1, noise=0.0))
+    expected = fit_batches(fixed, *arguments, without_it, jnp.float32(1.0), n_batch=2, **given)
+    with executing(Execution(on_nan="skip")):
+        broken = with_a_broken_batch(where)._replace(optimizer=fixed.optimizer)
+        found = fit_batches(broken, *arguments, batches, jnp.float32(1.0), n_batch=3, **given)
+        np.testing.assert_allclose(found.params, expected.params, rtol=1e-5)
+        np.testing.assert_allclose(found.curves["train_loss"], expected.curves["train_loss"], rtol=1e-5)
+        np.testing.assert_allclose(found.curves["skipped"], 1 / 3, rtol=1e-6)
+        with pytest.raises(FloatingPointError, match="the loss of run 1 is not finite at epoch 1"):
+            fit(settings(0.1, np.nan), keys(0, 1))
+    assert "skipped" not in expected.curves
+
+
+def test_by_default_a_step_that_is_not_finite_stops_the_run():
+    with pytest.raises(FloatingPointError, match="the loss of run 0 is not finite at epoch 1"):
+        fit_batches(
+            with_a_broken_batch("loss"),
+            keys(3),
+            settings(0.1),
+            batches,
+            jnp.float32(1.0),
+            n_batch=3,
+            epochs=2,
+            score=score,
+        )

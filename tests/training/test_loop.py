@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxgkd.training.execution import Execution, executing
 from jaxgkd.training.loop import Problem, _program, fit
 
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -238,5 +239,44 @@ def test_progress_is_reported_in_order_to_the_last_epoch(epochs, patience):
 def test_all_stretches_of_a_training_are_one_program():
     problem, (run_data, shared) = regression(), regression_data()
     fit(problem, KEYS, run_data, shared, epochs=120, higher_is_better=False)
-    _, advance = _program(problem, 120, 1, None, "valid", -1.0, None)
+    _, advance = _program(problem, 120, 1, None, "valid", -1.0, None, False)
     assert advance._cache_size() == 1
+
+
+def broken_between(first, last, epochs):
+    """The regression, whose loss is not finite in some epochs, counted from 0."""
+    problem = regression()
+
+    def loss(params, rest, key, progress, run, shared):
+        value, (rest, logs) = problem.loss(params, rest, key, progress, run, shared)
+        epoch = jnp.round(progress * epochs)
+        return value / jnp.where((epoch >= first) & (epoch <= last), 0.0, 1.0), (rest, logs)
+
+    return problem._replace(loss=loss)
+
+
+def test_epochs_that_are_not_finite_are_left_out_and_counted():
+    run_data, shared = regression_data()
+    given = {"epochs": 12, "higher_is_better": False}
+    plain = fit(regression(), KEYS, run_data, shared, **given)
+    with executing(Execution(on_nan="skip")):
+        found = fit(broken_between(3, 4, 12), KEYS, run_data, shared, **given)
+    for name in ("valid", "train_loss"):
+        curve, expected = found.curves[name], plain.curves[name]
+        np.testing.assert_allclose(curve[:, :3], expected[:, :3], rtol=1e-6)
+        np.testing.assert_allclose(curve[:, 5:], expected[:, 3:10], rtol=1e-5)
+    np.testing.assert_array_equal(found.curves["valid"][:, 3:5], found.curves["valid"][:, 2:3].repeat(2, axis=1))
+    assert np.isnan(found.curves["train_loss"][:, 3:5]).all()
+    np.testing.assert_array_equal(found.curves["skipped"], np.tile(np.isin(np.arange(12), (3, 4)), (3, 1)))
+    # State without gradients counts the steps that were made.
+    np.testing.assert_array_equal(found.rest["steps"], found.best_epoch - 2)
+
+
+def test_a_run_that_stays_broken_stops_and_by_default_at_once():
+    run_data, shared = regression_data()
+    with executing(Execution(on_nan="skip")):
+        assert fit(broken_between(3, 12, 20), KEYS, run_data, shared, epochs=20).curves["skipped"].sum() == 30
+        with pytest.raises(FloatingPointError, match="loss of run 0 is not finite at epoch 14"):
+            fit(broken_between(3, 13, 20), KEYS, run_data, shared, epochs=20)
+    with pytest.raises(FloatingPointError, match="loss of run 0 is not finite at epoch 4"):
+        fit(broken_between(3, 4, 20), KEYS, run_data, shared, epochs=20)
