@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,16 @@ def assert_all_cases(child):
 @pytest.mark.thorough
 def test_eight_devices_give_what_one_gives(tmp_path):
     assert_all_cases(start(tmp_path))
+
+
+@pytest.mark.thorough
+def test_two_processes_of_four_devices_give_what_one_device_gives(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    children = [start(tmp_path, process, port) for process in range(2)]
+    for child in children:
+        assert_all_cases(child)
 
 
 def test_one_device_needs_no_mesh():
