@@ -240,7 +240,7 @@ def extract(
       teacher_id: name of the teacher, for people.
       weights_hash: hash over its weights, configuration and the dtype it computes in.
       layers: which hidden states; 0 is the embeddings, n_layers or -1 the last one.
-      pooling: over a prompt's real tokens, see `language.pool`.
+      pooling: over a prompt's real tokens, see ``language.pool``.
       max_tokens: longer prompts are cut; the report counts them.
       folder: where to write, by default the folder below ``root`` that belongs to this content (`store_path`).
       root: folder of stores, by default the user's cache.
