@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -75,7 +76,7 @@ def _answer(name: str, pipe, process) -> float:
 
 
 def record(name: str, claim: str, measured: list[dict], *, ours: str = "jaxgkd", **facts) -> Path:
-    """Write ``results/<name>.json`` and print the medians.
+    """Write ``results/<processor>/<name>.json`` and print the medians.
 
     Args:
       name: of the benchmark.
@@ -95,8 +96,7 @@ def record(name: str, claim: str, measured: list[dict], *, ours: str = "jaxgkd",
             print(f"  {side:32s} {1e3 * value:10.1f} ms{times}")
     for fact, value in facts.items():
         print(fact, json.dumps(value))
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = result_file(name)
     contents = {
         "claim": claim,
         "command": f"python experiments/benchmarks/{name}.py",
@@ -107,6 +107,13 @@ def record(name: str, claim: str, measured: list[dict], *, ours: str = "jaxgkd",
     path.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
     print(f"kept in {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return path
+
+
+def result_file(name: str) -> Path:
+    """Where a benchmark's results on this machine lie: ratios differ between processors, and none replaces another."""
+    processor = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\(\w+\)", "", machine()["machine"]["cpu"]).lower()).strip("-")
+    (RESULTS / processor).mkdir(parents=True, exist_ok=True)
+    return RESULTS / processor / f"{name}.json"
 
 
 def machine() -> dict:

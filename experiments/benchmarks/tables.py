@@ -1,9 +1,10 @@
-"""Write the table of this folder's README and its figure from ``results/*.json``.
+"""Write the table of this folder's README and its figure from ``results/*/*.json``.
 
 python experiments/benchmarks/tables.py
 """
 
 import json
+import re
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,16 @@ BEGIN, END = "<!-- table: written by experiments/benchmarks/tables.py -->", "<!-
 SHARES = ("padded slots", "padded rows", "padding", "validation accuracy")
 
 
-def results() -> dict[str, dict]:
-    return {file.stem: json.loads(file.read_text()) for file in sorted((HERE / "results").glob("*.json"))}
+def results() -> dict[str, list[dict]]:
+    """By benchmark, what was measured on every processor, the latest first."""
+    found: dict[str, list[dict]] = {}
+    for file in sorted((HERE / "results").glob("*/*.json"), key=lambda file: (file.stem, file)):
+        found.setdefault(file.stem, []).append(json.loads(file.read_text()))
+    return {name: sorted(of_name, key=lambda each: each["date"], reverse=True) for name, of_name in found.items()}
+
+
+def processor(result: dict) -> str:
+    return re.sub(r"\(\w+\)| Processor", "", result["machine"]["cpu"])
 
 
 def size_of(case: dict) -> str:
@@ -27,27 +36,30 @@ def size_of(case: dict) -> str:
 
 
 def lines() -> list[str]:
-    table = ["| benchmark | case | side | ms | times ours |", "|---|---|---|--:|--:|"]
+    table = ["| benchmark | case | processor | side | ms | times ours |", "|---|---|---|---|--:|--:|"]
     notes = []
-    for name, result in results().items():
-        for entry in result["measured"]:
-            what, case = f"[{name}]({name}.py)", size_of(entry["case"])
-            for side, seconds in entry["median_seconds"].items():
-                ratio = entry["ratio"].get(side)
-                times = "" if ratio is None else f"{ratio:.2f}"
-                table.append(f"| {what} | {case} | {side.replace('_', ' ')} | {1e3 * seconds:,.1f} | {times} |")
-                what = case = ""
-        machine, versions = result["machine"], result["versions"]
-        used = ", ".join(f"{package} {number}" for package, number in versions.items())
-        notes.append(
-            f"- `{result['command']}`: {result['claim']}. {result['date']}, {machine['cpu']}, "
-            f"{machine['cores']} cores, {machine['memory_gib']} GiB; {used}."
-        )
-        for fact, values in result.items():
-            if fact not in ("claim", "command", "measured", "counted", "date", "machine", "versions"):
-                notes.append(f"  {fact}: `{json.dumps(values)}`")
-    tables = [table, *(counts(name, result["counted"]) for name, result in results().items() if "counted" in result)]
-    return [line for table in tables for line in [*table, ""]] + notes
+    everything = results()
+    for name, of_name in everything.items():
+        for result in of_name:
+            for entry in result["measured"]:
+                head = f"[{name}]({name}.py) | {size_of(entry['case'])} | {processor(result)}"
+                for side, seconds in entry["median_seconds"].items():
+                    ratio = entry["ratio"].get(side)
+                    times = "" if ratio is None else f"{ratio:.2f}"
+                    table.append(f"| {head} | {side.replace('_', ' ')} | {1e3 * seconds:,.1f} | {times} |")
+                    head = " | | "
+            machine, versions = result["machine"], result["versions"]
+            used = ", ".join(f"{package} {number}" for package, number in versions.items())
+            notes.append(
+                f"- `{result['command']}`: {result['claim']}. {result['date']}, {machine['cpu']}, "
+                f"{machine['cores']} cores, {machine['memory_gib']} GiB; {used}."
+            )
+            for fact, values in result.items():
+                if fact not in ("claim", "command", "measured", "counted", "date", "machine", "versions"):
+                    notes.append(f"  {fact}: `{json.dumps(values)}`")
+    # What is counted does not go by the processor.
+    tables = [counts(name, of_name[0]["counted"]) for name, of_name in everything.items() if "counted" in of_name[0]]
+    return [line for table in [table, *tables] for line in [*table, ""]] + notes
 
 
 def counts(name: str, rows: list[dict]) -> list[str]:
@@ -74,7 +86,7 @@ def draw_scaling(path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    measured = results()["scaling"]["measured"]
+    measured = results()["scaling"][0]["measured"]
     edges = [entry["case"]["edges"] for entry in measured]
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
     for side, color in (("jaxgkd", "#1b6ca8"), ("pyg_scatter", "#c05621")):

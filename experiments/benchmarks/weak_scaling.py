@@ -97,7 +97,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         print(json.dumps(measure(int(sys.argv[1]))))
         return
-    from sides import RESULTS, machine
+    from sides import RESULTS, machine, result_file
 
     measured = []
     for n in DEVICES:
@@ -116,7 +116,7 @@ def main() -> None:
         for entry in measured
     ]
     contents |= machine()
-    (RESULTS / "weak_scaling.json").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    result_file("weak_scaling").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
     draw(measured, RESULTS.parent / "figures" / "weak_scaling.png")
 
 

@@ -10,7 +10,7 @@ import resource
 import sys
 
 # From <malloc.h>.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _LARGEST = 2**31 - 1
 _AT_ONCE = 64 * 2**20
 
@@ -27,7 +27,8 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, _AT_ONCE))
+    # One heap for all threads: what those of threads hold at their top goes back to the system whatever else is set.
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, _AT_ONCE), (_ARENA_MAX, 1))
     return all(mallopt(name, value) == 1 for name, value in settings)
 
 
