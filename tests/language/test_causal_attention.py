@@ -63,7 +63,7 @@ def test_keys_in_two_stretches_are_one_sequence(cap):
     np.testing.assert_allclose(apart, together, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("queries", [1, 3, 5])
+@pytest.mark.parametrize("queries", [pytest.param(1, marks=pytest.mark.thorough), 3, 5])
 def test_queries_may_be_answered_some_at_a_time(monkeypatch, queries):
     *arrays, mask = inputs()
     readout = np.float32(np.random.default_rng(1).normal(size=(B, HEADS, T, WIDTH)))

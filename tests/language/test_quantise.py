@@ -96,6 +96,7 @@ def gradient_of_adapters(model, remember):
     return jax.jit(jax.grad(total)).lower(adapters, model.weights()).compile(), adapters
 
 
+@pytest.mark.thorough
 def test_gradients_are_those_beside_the_rounded_kernels_and_keep_no_kernel_in_floating_point(base):
     import qwix
 

@@ -138,7 +138,7 @@ def record(seen, function, *arguments, **named):
         return function(*arguments, **named)
 
 
-@pytest.mark.parametrize("kind", ["nodes", "links"])
+@pytest.mark.parametrize("kind", ["nodes", pytest.param("links", marks=pytest.mark.thorough)])
 def test_a_step_is_what_its_equation_says(kind, request, texts):
     """k texts are as the language model reads them now, all others as the table has them; the loss is by hand."""
     work = request.getfixturevalue(kind)

@@ -80,6 +80,7 @@ def test_a_finished_row_is_read_not_trained(train, monkeypatch):
     assert first.curves.keys() == again.curves.keys()
 
 
+@pytest.mark.thorough
 def test_the_search_takes_the_better_setting_by_validation(train, tmp_path):
     frozen = DEFAULT | {"learning_rate": 1e-6}
     row = train(tries=2, default=frozen)

@@ -220,7 +220,7 @@ describe(questions, ChatServer("small", base_url=url, concurrency=3, first_wait=
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)])
 def test_a_client_that_is_killed_goes_on_and_asks_nothing_twice_that_was_kept(tmp_path, sent):
     items, path = [f"C{'N' * i}" for i in range(40)], tmp_path / "answers.jsonl"
     plans = {items[1]: ["500"], items[5]: ["drop"]}

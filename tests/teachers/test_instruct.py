@@ -87,6 +87,7 @@ def test_the_base_stays_and_what_was_tuned_is_kept(encoder, task, tmp_path, monk
     assert first.report == again.report
 
 
+@pytest.mark.thorough
 def test_a_base_in_few_bits_is_tuned_beside_and_asked(encoder, task, output, tmp_path, monkeypatch):
     asked, answer_scores = [], instruct.answer_scores
 
