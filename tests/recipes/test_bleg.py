@@ -203,6 +203,7 @@ def test_few_labels_sites_harmonised_and_a_control(quick, cohort, tmp_path):
     assert_predicts_itself(tmp_path / "run", cohort, tmp_path)
 
 
+@pytest.mark.thorough
 def test_smoke(quick, tmp_path, cohort):
     quick(cohort, tmp_path / "run", smoke=True, texts="none", student="gcn")
     summary = summary_of(tmp_path / "run")

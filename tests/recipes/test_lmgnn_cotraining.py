@@ -99,6 +99,7 @@ def test_inputs_and_shapes_of_a_place(nodes, graph):
     assert set(shared) == {"inputs", "layout", "train", "valid"}
 
 
+@pytest.mark.thorough
 def test_without_learning_the_language_model_stays_and_so_does_the_table(nodes, texts):
     """Also where texts are read and written back, and read again."""
     found = train(nodes, replace(STEPS, lm_learning_rate=0.0))

@@ -53,6 +53,7 @@ def test_a_training_node_is_described_without_its_own_label(monkeypatch):
     assert (before[:, ~TRAIN] != after[:, ~TRAIN]).any(axis=-1).all()
 
 
+@pytest.mark.thorough
 def test_a_single_head_describes_what_it_was_fitted_to():
     labels = LABELS.copy()
     labels[0] = (labels[0] + 1) % CLASSES
