@@ -98,10 +98,11 @@ def fit_batches(
     """
     if epochs < 1:
         raise ValueError(f"epochs are at least 1, not {epochs}")
-    start, step, keep = _program(problem, execution().on_nan == "skip")
-    mesh = execution().mesh
+    mesh, skip = execution().mesh, execution().on_nan == "skip"
+    start, step, keep = _program(problem, skip)
     at = Epochs(len(keys), -np.inf if higher_is_better else np.inf)
-    given = (n_batch, epochs, higher_is_better, names(problem))
+    # As in `fit`: with steps left out there is more to keep.
+    given = (n_batch, epochs, higher_is_better, names(problem), skip)
     with underway(given, keys, settings, shared, lambda: next(iter(batches(0)))) as training:
         keys, settings = put((keys, settings), mesh, EVERYWHERE)
         shared = put(shared, mesh, EVERYWHERE)

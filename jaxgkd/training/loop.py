@@ -136,7 +136,8 @@ def fit(
     skip = execution().on_nan == "skip"
     begin, advance = _program(problem, evaluations, evaluate_every, patience, select_by, sign, mesh, skip)
     stretch = -(-evaluations // _STRETCHES)
-    settings = (evaluations, evaluate_every, patience or 0, select_by, sign, names(problem))
+    # With steps left out there is more to keep: a training that was broken off without begins anew.
+    settings = (evaluations, evaluate_every, patience or 0, select_by, sign, names(problem), skip)
     with underway(settings, keys, run_data, shared) as training:
         keys, run_data, shared = put_runs(keys, mesh), put_runs(run_data, mesh), put(shared, mesh, EVERYWHERE)
         progress = begin(keys, run_data, shared)

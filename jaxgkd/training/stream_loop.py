@@ -86,10 +86,12 @@ def fit_stream(
     """
     if epochs < 1 or evaluate_every < 1:
         raise ValueError(f"epochs and evaluate_every are at least 1, not {epochs} and {evaluate_every}")
-    start, step, keep = _program(problem, execution().on_nan == "skip")
+    skip = execution().on_nan == "skip"
+    start, step, keep = _program(problem, skip)
     evaluations = -(-epochs // evaluate_every)
     mesh, at = execution().mesh, Epochs(len(keys), -np.inf)
-    given = (evaluations, evaluate_every, patience or 0, select_by, names(problem))
+    # As in `fit`: with steps left out there is more to keep.
+    given = (evaluations, evaluate_every, patience or 0, select_by, names(problem), skip)
     with underway(given, keys, run_data, lambda: next(iter(batches(0)))) as training:
         keys, run_data = put((keys, run_data), mesh, EVERYWHERE)
         state = start(keys, run_data)

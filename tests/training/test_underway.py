@@ -13,6 +13,7 @@ from jaxgkd.errors import CheckpointError
 from jaxgkd.training import termination
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches
 from jaxgkd.training.checkpoint import load_tree
+from jaxgkd.training.execution import Execution, executing
 from jaxgkd.training.loop import Problem, fit
 from jaxgkd.training.parts import fit_in_parts
 from jaxgkd.training.stream_loop import StreamProblem, fit_stream
@@ -163,6 +164,18 @@ def test_what_was_given_something_else_starts_anew(tmp_path):
     with keeping(tmp_path, 0.0):
         same(fit_whole(lambda epoch, score: epochs.append(epoch), TARGETS + 1), fit_whole(targets=TARGETS + 1))
     assert epochs[0] == 2
+
+
+@pytest.mark.parametrize("train", [fit_whole, fit_on_batches, fit_on_stream])
+def test_a_training_that_was_broken_off_may_go_on_leaving_steps_out(train, tmp_path):
+    with pytest.raises(Killed), keeping(tmp_path, 0.0):
+        train(killing(3))
+    with keeping(tmp_path, 0.0), executing(Execution(on_nan="skip")):
+        found = train()
+    assert not found.curves["skipped"][np.isfinite(found.curves["train_loss"])].any()
+    plain = train()
+    # Another program, whose last bits may differ.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found.params, plain.params)
 
 
 def test_parts_in_threads_are_kept_one_by_one(tmp_path):
