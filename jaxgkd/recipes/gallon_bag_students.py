@@ -17,7 +17,6 @@ from jax import Array
 from scipy.special import expit
 
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.processes import available_cores
 from jaxgkd.data.splits import Split
 from jaxgkd.nn.molecule_bags import AtomMLP, Bags, FingerprintMLP, Summary
 from jaxgkd.nn.node_problem import graphdef_of
@@ -30,7 +29,7 @@ from jaxgkd.recipes.molecule_baselines import BITS
 from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.recipes.molecule_targets import Scale, Targets
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
-from jaxgkd.training.parts import fit_in_parts
+from jaxgkd.training.loop import fit
 from jaxgkd.training.timing import median_milliseconds
 
 _EVALUATE_EVERY = 10
@@ -139,12 +138,11 @@ class BagClass:
         settings = {
             name: jnp.asarray(np.stack([each[name] for each in everything]), jnp.float32) for name in everything[0]
         }
-        fitted = fit_in_parts(
+        fitted = fit(
             _problem(make, targets.kind, targets.metric, self.epochs),
             jnp.stack([jax.random.key(seed)] * len(everything)),
             {"settings": settings},
             shared,
-            workers=available_cores(),
             epochs=self.epochs,
             evaluate_every=_EVALUATE_EVERY,
             on_progress=on_progress,

@@ -16,7 +16,6 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from jaxgkd.data.processes import available_cores
 from jaxgkd.nn.molecule_bags import ReadAtoms
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, taught_problem
@@ -25,7 +24,7 @@ from jaxgkd.recipes.gallon_teachers import Lesson, Said
 from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.tune import described
-from jaxgkd.training.parts import fit_in_parts
+from jaxgkd.training.loop import fit
 
 #: Principal components of a language model's states that are read, and the width of a head.
 COMPONENTS, WIDTH = 64, 32
@@ -78,7 +77,7 @@ def read_beside_atoms(lesson: Lesson, said: Said) -> Said:
     keys = jnp.stack([jax.random.fold_in(key, k * _WEIGHTS + start) for k, _, _, start in members])
     problem = _problem(make, targets.kind, targets.metric)
     options: dict[str, Any] = {"epochs": _EPOCHS, "evaluate_every": _EVALUATE_EVERY}
-    fitted = fit_in_parts(problem, keys, run_data, shared, workers=available_cores(), **options)
+    fitted = fit(problem, keys, run_data, shared, **options)
     forward = jax.jit(jax.vmap(partial(_outputs, graphdef_of(make)), in_axes=(0, 0, None)))
     outputs = np.asarray(forward(fitted.params, fitted.rest, shared["molecules"]))
     of_folds = outputs.reshape(FOLDS, MEMBERS, *outputs.shape[1:]).mean(axis=1)

@@ -13,8 +13,8 @@ from jaxgkd.recipes.gallon_teachers import Lesson, Said
 from jaxgkd.recipes.gallon_texts import Prompts
 from jaxgkd.recipes.molecule_summary import Row, write_molecule_run
 from jaxgkd.recipes.molecule_targets import Targets
-from jaxgkd.teachers.extract import tokenise
 from jaxgkd.teachers.hops import TextEncoder
+from jaxgkd.teachers.token_batches import tokenise
 from jaxgkd.training.run_dir import RunDirectory
 
 

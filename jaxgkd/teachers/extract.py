@@ -1,19 +1,17 @@
 """Runs a language model over prompts and keeps one state a prompt and layer in a store.
 
 The prompts are tokenised once, sorted by length and cut into batches of a few shapes, each with about the same number
-of tokens. States are pooled on the device, and two batches are always queued there, so that it computes while the
-host fills the next batch and writes the last chunk. Batches depend on the lengths alone: a run that was killed and
-continued makes the same ones, and with them the same bytes, as a run that was not.
+of tokens (`token_batches`). States are pooled on the device, which is always a few batches ahead (`ahead`) while the
+host writes the last chunk. Batches depend on the lengths alone: a run that was killed and continued makes the same
+ones, and with them the same bytes, as a run that was not.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,22 +25,24 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from jaxgkd.errors import ConfigError, DataError, StoreError
+from jaxgkd.errors import ConfigError, StoreError
 from jaxgkd.language.batches import Pooling
+from jaxgkd.teachers.ahead import computed
 from jaxgkd.teachers.manifest import Manifest, check_same, item_ids_hash, read_document
-from jaxgkd.teachers.prompts import bare_tokenizer, prompt_hash
+from jaxgkd.teachers.prompts import prompt_hash
 from jaxgkd.teachers.store import Store, StoreWriter, store_path
-from jaxgkd.training.devices import DATA, EVERYWHERE, put, put_rows, to_host
+from jaxgkd.teachers.token_batches import (
+    ACCELERATOR_TOKENS,
+    CPU_TOKENS,
+    batch_shapes,
+    plan_batches,
+    tokenise,
+    tokenizer_hash,
+)
+from jaxgkd.training.devices import DATA, EVERYWHERE, put, put_rows
 from jaxgkd.training.execution import execution
 from jaxgkd.training.termination import deferred, leave_if_asked
 
-# Tokens in a batch, and tokens that a small encoder computes in the time that one more shape takes to compile: a
-# second or a few on either, but of very unlike speed.
-CPU_TOKENS = (4096, 4096)
-ACCELERATOR_TOKENS = (32768, 2**20)
-MAX_SHAPES = 8
-LENGTH_STEP = 8
-BATCHES_AHEAD = 2
 BATCHES_PER_CHUNK = 16
 CHUNK_BYTES = 64 * 2**20
 SECONDS_BETWEEN_LINES = 30.0
@@ -71,139 +71,6 @@ class PoolingModel(Protocol):
     ) -> jax.Array:
         """States [b, len(layers), d] of token ids [b, t] whose mask [b, t] is 1 at real tokens, pooled over them."""
         ...
-
-
-@dataclass(frozen=True)
-class TokenRows:
-    """Distinct token sequences, longest first, and which of them each prompt became.
-
-    Attributes:
-      ids: all sequences one after another, int32.
-      offsets: [n_rows + 1] where each begins in `ids`.
-      rows: [n_items] the sequence of each prompt.
-      n_truncated: prompts that were longer than the limit.
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
-    rows: np.ndarray
-    n_truncated: int
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """[n_rows] tokens of each sequence."""
-        return np.diff(self.offsets)
-
-    def batch(self, start: int, stop: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and mask of sequences start..stop - 1 in a padded batch [b, t], both int32.
-
-        A row that only pads has one token unmasked: a mean over no token would be 0 / 0.
-        """
-        ids, mask = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
-        for i, (first, last) in enumerate(zip(self.offsets[start:stop], self.offsets[start + 1 :], strict=False)):
-            ids[i, : last - first] = self.ids[first:last]
-            mask[i, : last - first] = 1
-        mask[stop - start :, 0] = 1
-        return ids, mask
-
-
-def tokenise(tokenizer: Any, prompts: Sequence[str], *, max_tokens: int) -> TokenRows:
-    """Tokenise prompts with their special tokens, cut each at ``max_tokens``, and keep equal ones once.
-
-    An empty prompt is its special tokens alone (for BERT, [CLS] [SEP]), which an encoder can read.
-
-    Raises:
-      DataError: a prompt has no token at all, as empty ones have for decoders without a start token.
-      ConfigError: ``max_tokens`` has no room beside the special tokens.
-    """
-    bare = bare_tokenizer(tokenizer)
-    special = bare.num_special_tokens_to_add(is_pair=False)
-    if max_tokens <= special:
-        raise ConfigError(f"{max_tokens} tokens hold no text", field="max_tokens", mend=f"allow more than {special}")
-    bare.enable_truncation(max_tokens)
-    known: dict[bytes, int] = {}
-    sequences: list[np.ndarray] = []
-    first_rows = np.zeros(len(prompts), dtype=np.int64)
-    n_truncated = 0
-    for start in range(0, len(prompts), 4096):
-        for item, encoding in enumerate(bare.encode_batch_fast(list(prompts[start : start + 4096])), start):
-            ids = np.array(encoding.ids, dtype=np.int32)
-            if not ids.size:
-                raise DataError(f"prompt {item} has no token", field="prompts", mend="leave empty texts out")
-            n_truncated += bool(encoding.overflowing)
-            row = known.setdefault(hashlib.blake2b(ids.tobytes(), digest_size=16).digest(), len(sequences))
-            if row == len(sequences):
-                sequences.append(ids)
-            first_rows[item] = row
-    lengths = np.array([len(ids) for ids in sequences], dtype=np.int64)
-    order = np.argsort(-lengths, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return TokenRows(
-        ids=np.concatenate([sequences[i] for i in order.tolist()] or [np.zeros(0, np.int32)]),
-        offsets=np.concatenate([[0], np.cumsum(lengths[order])]),
-        rows=place[first_rows],
-        n_truncated=n_truncated,
-    )
-
-
-def batch_shapes(
-    lengths: np.ndarray, *, max_tokens: int, batch_tokens: int, shape_tokens: int, max_shapes: int = MAX_SHAPES
-) -> tuple[tuple[int, int], ...]:
-    """The batch shapes (b, t), shortest first, that compute the fewest tokens for these lengths.
-
-    Every b is the largest power of two for which b·t stays within ``batch_tokens``, so that a model which cuts batches
-    into blocks has no remainder. Exact dynamic programme over the lengths rounded up to a multiple of 8: the
-    padded tokens of all sequences, plus ``shape_tokens`` for each shape, since each is compiled once.
-
-    Args:
-      lengths: [n] tokens of each sequence.
-      max_tokens: no shape is longer; a model may have no position beyond it.
-      batch_tokens: tokens in a batch.
-      shape_tokens: how many tokens could be computed in the time one more shape takes to compile.
-      max_shapes: the most shapes.
-    """
-    rounded = np.minimum(-(-np.asarray(lengths) // LENGTH_STEP) * LENGTH_STEP, max_tokens)
-    candidates, counts = np.unique(rounded, return_counts=True)
-    below = np.concatenate([[0], np.cumsum(counts)])
-    # best[j]: fewest tokens for the sequences of the first j candidate lengths; begin[k][j]: where the last of k
-    # shapes, the one of length candidates[j - 1], begins.
-    best = np.concatenate([[0.0], np.full(len(candidates), np.inf)])
-    ends, costs = [], []
-    for _ in range(min(max_shapes, len(candidates))):
-        total = best[:-1, None] + candidates * (below[1:] - below[:-1, None]) + shape_tokens
-        total[np.tril_indices(len(candidates), -1)] = np.inf
-        ends.append(np.argmin(total, axis=0))
-        best = np.concatenate([[np.inf], np.min(total, axis=0)])
-        costs.append(best[-1])
-    shapes, j = [], len(candidates)
-    for k in range(int(np.argmin(costs)), -1, -1):
-        length = int(candidates[j - 1])
-        fitting = max(1, min(batch_tokens // length, 2 * len(rounded) - 1))
-        shapes.append((1 << (fitting.bit_length() - 1), length))
-        j = int(ends[k][j - 1])
-    return tuple(reversed(shapes))
-
-
-def plan_batches(
-    lengths: np.ndarray, shapes: Sequence[tuple[int, int]], start: int, stop: int
-) -> Iterator[tuple[int, int, tuple[int, int]]]:
-    """Batches (first row, end, shape) over rows start..stop - 1 of sequences sorted longest first.
-
-    Each batch takes the shortest shape that holds its first row and fills it. Where it begins is all that decides what
-    it is, which makes a continued run equal to an undisturbed one.
-    """
-    tops = np.array([length for _, length in shapes])
-    while start < stop:
-        shape = shapes[int(np.searchsorted(tops, lengths[start]))]
-        end = min(start + shape[0], stop)
-        yield start, end, shape
-        start = end
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """The sha256 of everything a fast tokenizer does to a text, whatever truncation or padding it was left with."""
-    return hashlib.sha256(bare_tokenizer(tokenizer).to_str().encode()).hexdigest()
 
 
 def extract(
@@ -245,7 +112,7 @@ def extract(
       folder: where to write, by default the folder below ``root`` that belongs to this content (`store_path`).
       root: folder of stores, by default the user's cache.
       dtype: "float16" (finer than bfloat16, refuses values beyond 65504), "bfloat16" or "float32" on disk.
-      batch_tokens: tokens in a batch, 4096 on CPU and 32768 on an accelerator by default. Another value moves the
+      batch_tokens: tokens in a batch, 2048 on CPU and 32768 on an accelerator by default. Another value moves the
         last bits of the states, so bytes compare between runs with the same one.
       progress: draw a progress bar where stderr is a terminal.
       on_line: called with a line of progress twice a minute.
@@ -300,7 +167,7 @@ def extract(
         held: list[np.ndarray] = []
         # Whoever asks the process to leave waits for the chunk that is being computed.
         with deferred(), _Reporter(int(tokens.offsets[-1]), done, progress=progress, on_line=on_line) as reporter:
-            for first, stop, values in _in_order(states, tokens, batches):
+            for first, stop, values in computed(states, tokens, batches, on_mesh=mesh is not None):
                 held.append(values)
                 reporter.advance(int(tokens.offsets[stop] - tokens.offsets[first]))
                 n_held = sum(map(len, held))
@@ -366,25 +233,6 @@ def _pooled(
 ) -> jax.Array:
     states = nnx.merge(graphdef, state).pooled_states(input_ids, attention_mask, layers=layers, pooling=pooling)
     return states.astype(dtype)
-
-
-def _in_order(
-    states: Callable[[np.ndarray, np.ndarray], jax.Array],
-    tokens: TokenRows,
-    batches: Sequence[tuple[int, int, tuple[int, int]]],
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """The states [stop - first, layers, width] of every batch, while the device is always a few batches ahead."""
-    queue: deque[tuple[int, int, jax.Array]] = deque()
-    for first, stop, shape in batches:
-        values = states(*tokens.batch(first, stop, shape))
-        if values.is_fully_addressable:
-            values.copy_to_host_async()
-        queue.append((first, stop, values))
-        if len(queue) > BATCHES_AHEAD:
-            first, stop, values = queue.popleft()
-            yield first, stop, to_host(values)[: stop - first]
-    for first, stop, values in queue:
-        yield first, stop, to_host(values)[: stop - first]
 
 
 class _TokensPerSecond(ProgressColumn):

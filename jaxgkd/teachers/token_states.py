@@ -8,6 +8,7 @@ tokens of a model of width 384. A store is memory-mapped, so that training holds
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,9 +18,14 @@ from flax import nnx
 
 from jaxgkd.errors import ConfigError, StoreError, UnsupportedModelError
 from jaxgkd.language import Encoder
-from jaxgkd.teachers.extract import (
+from jaxgkd.teachers.ahead import computed
+from jaxgkd.teachers.extract import CHUNK_BYTES
+from jaxgkd.teachers.hops import TextEncoder
+from jaxgkd.teachers.manifest import Manifest, item_ids_hash
+from jaxgkd.teachers.prompts import prompt_hash
+from jaxgkd.teachers.store import Store, StoreWriter, store_path
+from jaxgkd.teachers.token_batches import (
     ACCELERATOR_TOKENS,
-    CHUNK_BYTES,
     CPU_TOKENS,
     TokenRows,
     batch_shapes,
@@ -27,10 +33,6 @@ from jaxgkd.teachers.extract import (
     tokenise,
     tokenizer_hash,
 )
-from jaxgkd.teachers.hops import TextEncoder
-from jaxgkd.teachers.manifest import Manifest, item_ids_hash
-from jaxgkd.teachers.prompts import prompt_hash
-from jaxgkd.teachers.store import Store, StoreWriter, store_path
 
 # Each shape is compiled for the lower layers, for training and for reading out.
 MAX_SHAPES = 4
@@ -186,12 +188,13 @@ def _fill(writer: StoreWriter, lower: Encoder, tokens: TokenRows, shapes, start:
     def last_state(state: nnx.State, ids: jax.Array, mask: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, state).hidden_states(ids, mask)[-1].astype(jnp.float16)
 
+    states = partial(last_state, state)
     first_row, last_row = np.searchsorted(tokens.offsets, (start, stop)).tolist()
     held: list[np.ndarray] = []
-    for first, end, shape in plan_batches(tokens.lengths, shapes, first_row, last_row):
-        ids, mask = tokens.batch(first, end, shape)
-        values = np.asarray(last_state(state, ids, mask))[: end - first]
-        held.append(values[mask[: end - first] > 0])
+    batches = plan_batches(tokens.lengths, shapes, first_row, last_row)
+    for first, end, values in computed(states, tokens, batches, on_mesh=False):
+        real = np.arange(values.shape[1]) < tokens.lengths[first:end, None]
+        held.append(values[real])
         if end == last_row or sum(each.nbytes for each in held) >= CHUNK_BYTES:
             chunk = np.concatenate(held)[:, None]
             now = time.perf_counter()

@@ -2,10 +2,11 @@
 
 A *run* is one seed with one setting of the numeric hyper-parameters. Runs differ in their random key and in what
 `run_data` holds for them (masks, targets, learning rates…), never in shapes, so that all of them go through the same
-program under ``vmap``: ten seeds share one compilation and one pass over whatever they have in common.
+program under ``vmap``: ten seeds share one compilation and one pass over whatever they have in common. On a CPU they
+go in parts of a few runs, see `parts`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxgkd.training.devices import DATA, EVERYWHERE, MODEL, RUNS, put, put_runs, to_host
 from jaxgkd.training.execution import execution
+from jaxgkd.training.parts import join, rows_of_parts, side_by_side, take
 from jaxgkd.training.soundness import MOST_SKIPPED, choose, sound, without_broken
 from jaxgkd.training.underway import underway
 
@@ -138,24 +140,33 @@ def fit(
     stretch = -(-evaluations // _STRETCHES)
     # With steps left out there is more to keep: a training that was broken off without begins anew.
     settings = (evaluations, evaluate_every, patience or 0, select_by, sign, names(problem), skip)
+    whole = mesh is not None or jax.default_backend() != "cpu"
+    rows = np.arange(n_run)[None] if whole else rows_of_parts(n_run)
     with underway(settings, keys, run_data, shared) as training:
         keys, run_data, shared = put_runs(keys, mesh), put_runs(run_data, mesh), put(shared, mesh, EVERYWHERE)
-        progress = begin(keys, run_data, shared)
+        given = [(keys, run_data, shared)]
+        if len(rows) > 1:
+            given = [(keys[mine], take(run_data, mine), shared) for mine in rows]
+        parts = [begin(*each) for each in given]
         if kept := training.kept():
-            progress = _spread(kept.like("progress", _whole(progress, mesh, n_run)), mesh)
+            parts = _spread(kept.like("progress", _whole(parts, mesh, n_run)), mesh, rows)
+        # Compiled once, here, for whichever thread runs it.
+        advance = advance.lower(parts[0], 0, *given[0]).compile()
         for end in range(stretch, evaluations + stretch, stretch):
             if kept is not None and kept.position > end:
                 continue
-            progress = advance(progress, min(end, evaluations), keys, run_data, shared)
-            done = int(progress.periods) - 1
+            stop = min(end, evaluations)
+            parts = side_by_side(advance, [(part, stop, *each) for part, each in zip(parts, given, strict=True)])
+            # Parts whose runs have all stopped early have had fewer; where one is broken, the others are of no use.
+            done = max(int(part.periods) for part in parts) - 1
             if on_progress is not None and done > end - stretch:
-                scores = to_host(progress.curves[select_by])[done - 1, :n_run]
+                scores = np.concatenate([to_host(part.curves[select_by])[done - 1] for part in parts])[:n_run]
                 there = np.isfinite(scores)
                 on_progress(done * evaluate_every, float(scores[there].mean()) if there.any() else float("nan"))
-            if done < end:
+            if done < end or any(np.any(to_host(part.state.broken_epoch)) for part in parts):
                 break
-            training.reached(done + 1, lambda progress=progress: {"progress": _whole(progress, mesh, n_run)})
-        progress = _whole(progress, mesh, n_run)
+            training.reached(done + 1, lambda parts=parts: {"progress": _whole(parts, mesh, n_run)})
+        progress = _whole(parts, mesh, n_run)
         if fault := _not_finite(progress.state, select_by):
             raise training.broken(fault, lambda: {"progress": progress})
         training.finished(int(progress.periods), lambda: {"progress": progress})
@@ -169,19 +180,26 @@ def fit(
     )
 
 
-def _whole(progress: _Progress, mesh: Mesh | None, n_run: int) -> _Progress:
-    """On the host, without the runs that only fill up devices; as it is where there is no mesh."""
-    if mesh is None:
-        return progress
-    progress = to_host(progress)
-    state, logs = jax.tree.map(lambda leaf: leaf[:n_run], (progress.state, progress.logs))
-    return _Progress(progress.periods, state, logs, {name: each[:, :n_run] for name, each in progress.curves.items()})
+def _whole(parts: Sequence[_Progress], mesh: Mesh | None, n_run: int) -> _Progress:
+    """All runs, without those that only fill up parts or devices; on the host where there is a mesh."""
+    if mesh is not None:
+        parts = [to_host(parts[0])]
+    elif len(parts) == 1:
+        return parts[0]
+    of_runs = join([(part.state, part.logs) for part in parts], n_run)
+    periods = parts[int(np.argmax([int(part.periods) for part in parts]))].periods
+    return _Progress(periods, *of_runs, join([part.curves for part in parts], n_run, axis=1))
 
 
-def _spread(progress: _Progress, mesh: Mesh | None) -> _Progress:
+def _spread(progress: _Progress, mesh: Mesh | None, rows: np.ndarray) -> list[_Progress]:
     """The inverse of `_whole`."""
+    if mesh is None:
+        of_runs = [take((progress.state, progress.logs), mine) for mine in rows]
+        curves = [take(progress.curves, mine, axis=1) for mine in rows]
+        # Each a copy of its own: what a part is given is written over.
+        return [_Progress(jnp.copy(progress.periods), *of, own) for of, own in zip(of_runs, curves, strict=True)]
     state, logs = put_runs((progress.state, progress.logs), mesh)
-    return _Progress(put(progress.periods, mesh, EVERYWHERE), state, logs, put_runs(progress.curves, mesh, axis=1))
+    return [_Progress(put(progress.periods, mesh, EVERYWHERE), state, logs, put_runs(progress.curves, mesh, axis=1))]
 
 
 def names(functions: tuple[Callable[..., Any], ...]) -> str:

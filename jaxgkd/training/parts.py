@@ -1,71 +1,52 @@
-"""`loop.fit` for very many runs: a few at a time on a CPU, in as many threads as there are cores.
+"""The runs of a training in parts, each in a thread of its own: what a CPU does best.
 
-All runs at once read and write more memory in a step than a cache holds. A few at a time stay in it, and the parts,
-which share one compiled program, keep every core busy where a step's operations are too small to be shared out.
+The cores of a CPU share out a large product well, the small operations between products badly, and a product on two
+cores takes more than half the time it takes on one. A second part fills the gaps. Which runs go together depends on
+their number alone, not on the cores there are, so that the same training gives the same numbers on other machines of
+the kind.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from jaxgkd.training.execution import execution
-from jaxgkd.training.loop import Fit, Problem, fit
+from jaxgkd.data.processes import available_cores
 
-_TOGETHER = 4
+Tree = Any
+# More runs than these in a part leave the caches.
+_MOST_TOGETHER = 5
+_FEWEST = 4
 
 
-def fit_in_parts(
-    problem: Problem,
-    keys: Array,
-    run_data: Any,
-    shared: Any,
-    *,
-    workers: int,
-    epochs: int,
-    evaluate_every: int = 1,
-    on_progress: Callable[[int, float], None] | None = None,
-) -> Fit:
-    """`fit` of all runs to the end, the same whatever the number of threads; in one part on accelerators and meshes.
+def rows_of_parts(n_run: int) -> np.ndarray:
+    """Which runs go together, [parts, together], in order; the last one is repeated so that parts have one shape."""
+    if n_run < _FEWEST:
+        return np.arange(n_run)[None]
+    fewest = 2 * -(-n_run // (2 * _MOST_TOGETHER))
+    n_part = min(range(fewest, fewest + 6, 2), key=lambda parts: parts * -(-n_run // parts))
+    together = -(-n_run // n_part)
+    return np.minimum(np.arange(n_part * together), n_run - 1).reshape(n_part, together)
 
-    Args:
-      problem, keys, run_data, shared, epochs, evaluate_every: see `fit`.
-      workers: threads.
-      on_progress: called after every part with the share of the epochs that all parts together have had, and the mean
-        of the best validation scores so far.
 
-    Raises:
-      ValueError, FloatingPointError: as `fit` does; runs are then counted within their part.
-    """
-    n_run = len(keys)
-    together = min(_TOGETHER, n_run) if jax.default_backend() == "cpu" and execution().mesh is None else n_run
-    # Runs that fill up the last part are left out again: all parts have one shape, and one program.
-    index = np.minimum(np.arange(-(-n_run // together) * together), n_run - 1).reshape(-1, together)
+def take(tree: Tree, rows: np.ndarray, *, axis: int = 0) -> Tree:
+    """Some runs of a pytree of arrays with the runs as that axis."""
+    return jax.tree.map(lambda leaf: leaf[(slice(None),) * axis + (rows,)], tree)
 
-    def part(rows: np.ndarray) -> Fit:
-        mine = jax.tree.map(lambda leaf: leaf[rows], run_data)
-        return fit(problem, keys[rows], mine, shared, epochs=epochs, evaluate_every=evaluate_every)
 
-    done: list[Fit] = []
-    with ThreadPoolExecutor(workers) as pool:
-        # Each in a copy of this thread's context, which says where trainings are kept.
-        contexts = [copy_context() for _ in index]
-        for result in pool.map(lambda context, rows: context.run(part, rows), contexts, index):
-            done.append(result)
-            if on_progress is not None:
-                best = np.mean([np.nanmax(one.curves["valid"], axis=1).mean() for one in done])
-                on_progress(epochs * len(done) // len(index), float(best))
-    join = lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:n_run]  # noqa: E731
-    params, rest = jax.tree.map(join, *((one.params, one.rest) for one in done))
-    return Fit(
-        params=jax.tree.map(jnp.asarray, params),
-        rest=jax.tree.map(jnp.asarray, rest),
-        best_epoch=join(*(one.best_epoch for one in done)),
-        epochs=done[0].epochs,
-        curves={name: join(*(one.curves[name] for one in done)) for name in done[0].curves},
-    )
+def join(parts: Sequence[Tree], n_run: int, *, axis: int = 0) -> Tree:
+    """All runs of all parts, without those that fill up the last one."""
+    whole = lambda *leaves: jax.lax.slice_in_dim(jnp.concatenate(leaves, axis), 0, n_run, axis=axis)  # noqa: E731
+    return jax.tree.map(whole, *parts)
+
+
+def side_by_side(function: Callable[..., Tree], arguments: Sequence[tuple]) -> list[Tree]:
+    """A compiled function of each of several arguments, in as many threads as there are cores, and waits for it."""
+    compute = lambda each: jax.block_until_ready(function(*each))  # noqa: E731
+    if len(arguments) == 1:
+        return [compute(arguments[0])]
+    with ThreadPoolExecutor(min(len(arguments), available_cores())) as pool:
+        return list(pool.map(compute, arguments))

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxgkd.training.execution import Execution, executing
-from jaxgkd.training.loop import Problem, _program, fit
+from jaxgkd.training.loop import Problem, fit
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 
@@ -236,11 +236,18 @@ def test_progress_is_reported_in_order_to_the_last_epoch(epochs, patience):
     np.testing.assert_allclose([score for _, score in heard], scores, rtol=1e-5)
 
 
-def test_all_stretches_of_a_training_are_one_program():
+def test_all_parts_and_stretches_are_one_program_which_is_compiled_once(caplog):
     problem, (run_data, shared) = regression(), regression_data()
-    fit(problem, KEYS, run_data, shared, epochs=120, higher_is_better=False)
-    _, advance = _program(problem, 120, 1, None, "valid", -1.0, None, False)
-    assert advance._cache_size() == 1
+    several = jax.tree.map(lambda leaf: jnp.repeat(leaf, 4, axis=0), run_data)
+
+    def compiled():
+        caplog.clear()
+        with jax.log_compiles():
+            fit(problem, jnp.repeat(KEYS, 4), several, shared, epochs=120, higher_is_better=False)
+        return sum("Finished XLA compilation of jit(advance)" in each.getMessage() for each in caplog.records)
+
+    assert compiled() == 1
+    assert compiled() == 0
 
 
 def broken_between(first, last, epochs):

@@ -15,7 +15,6 @@ from jaxgkd.training.batch_loop import BatchProblem, fit_batches
 from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.execution import Execution, executing
 from jaxgkd.training.loop import Problem, fit
-from jaxgkd.training.parts import fit_in_parts
 from jaxgkd.training.stream_loop import StreamProblem, fit_stream
 from jaxgkd.training.underway import discard, fingerprint, keeping, underway
 
@@ -178,24 +177,24 @@ def test_a_training_that_was_broken_off_may_go_on_leaving_steps_out(train, tmp_p
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found.params, plain.params)
 
 
-def test_parts_in_threads_are_kept_one_by_one(tmp_path):
+def test_parts_in_threads_are_kept_together(tmp_path):
     problem = Problem(
         init=lambda key, run: (start(key), {}),
         loss=lambda params, rest, key, progress, run, shared: (noisy(params, key, 0.5, shared), (rest, {})),
         evaluate=lambda params, rest, run, shared: {"valid": -jnp.sum(params["w"] ** 2)},
         optimizer=lambda run: optax.sgd(run),
     )
-    keys, rates = jax.random.split(jax.random.key(0), 6), jnp.linspace(0.01, 0.1, 6)
+    keys, rates = jax.random.split(jax.random.key(0), 7), jnp.linspace(0.01, 0.1, 7)
 
     def train(on_progress=None):
-        return fit_in_parts(problem, keys, rates, BATCHES[0], workers=2, epochs=6, on_progress=on_progress)
+        return fit(problem, keys, rates, BATCHES[0], epochs=6, on_progress=on_progress)
 
-    undisturbed = train()
+    undisturbed, epochs = train(), []
     with pytest.raises(Killed), keeping(tmp_path, 0.0):
-        train(killing(1))
-    assert len([each for each in tmp_path.iterdir() if each.is_dir()]) >= 1
+        train(killing(3))
     with keeping(tmp_path, 0.0):
-        same(train(), undisturbed)
+        same(train(lambda epoch, score: epochs.append(epoch)), undisturbed)
+    assert epochs[0] == 3
 
 
 def test_damage_is_found_and_named(tmp_path):
