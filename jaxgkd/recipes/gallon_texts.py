@@ -1,4 +1,7 @@
-"""What a language model reads about molecules: their SMILES, a description, a list of bonds, or some of these."""
+"""What a language model reads about molecules: their SMILES, a description, a list of bonds, or some of these.
+
+The same molecule gives the same prompt, however a table writes it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from rdkit import Chem, rdBase
 
 from jaxgkd.data.molecule_descriptions import Missing, read_descriptions
 from jaxgkd.data.molecule_texts import all_templates, structure_sentences
@@ -57,15 +61,22 @@ def make_prompts(
         written, source, notes = found.texts, found.source, found.notes
     elif "description" in parts:
         written, source = all_templates(molecules), "template"
+    # How a table writes a molecule may tell where it was taken from, and with that the answer.
+    smiles = [molecules.canonical_smiles(i) for i in range(n)]
     pieces = {
-        "smiles": lambda i: molecules.smiles(i),
+        "smiles": lambda i: smiles[i],
         "description": lambda i: written[i],
-        "structure": lambda i: structure_sentences(molecules.rdkit_molecule(i)),
+        "structure": lambda i: structure_sentences(_read_again(smiles[i]) or molecules.rdkit_molecule(i)),
     }
     # Nothing but a missing description leaves a prompt empty; the molecule itself is all there is to say then.
-    texts = ["\n".join(filter(None, (pieces[part](i) for part in parts))) or molecules.smiles(i) for i in range(n)]
+    texts = ["\n".join(filter(None, (pieces[part](i) for part in parts))) or smiles[i] for i in range(n)]
     whole = np.array([bool(text) for text in written]) if "description" in parts else np.ones(n, bool)
     return Prompts(texts, written, whole, source, notes)
+
+
+def _read_again(smiles: str) -> Chem.Mol | None:
+    with rdBase.BlockLogs():
+        return Chem.MolFromSmiles(smiles)
 
 
 def milliseconds_per_prompt(encoder: TextEncoder, texts: Sequence[str], max_tokens: int) -> float:
