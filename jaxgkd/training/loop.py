@@ -144,19 +144,19 @@ def fit(
     rows = np.arange(n_run)[None] if whole else rows_of_parts(n_run)
     with underway(settings, keys, run_data, shared) as training:
         keys, run_data, shared = put_runs(keys, mesh), put_runs(run_data, mesh), put(shared, mesh, EVERYWHERE)
-        given = [(keys, run_data, shared)]
+        given: list[tuple[Any, ...]] = [(keys, run_data, shared)]
         if len(rows) > 1:
             given = [(keys[mine], take(run_data, mine), shared) for mine in rows]
         parts = [begin(*each) for each in given]
         if kept := training.kept():
             parts = _spread(kept.like("progress", _whole(parts, mesh, n_run)), mesh, rows)
         # Compiled once, here, for whichever thread runs it.
-        advance = advance.lower(parts[0], 0, *given[0]).compile()
+        run = advance.lower(parts[0], 0, *given[0]).compile()
         for end in range(stretch, evaluations + stretch, stretch):
             if kept is not None and kept.position > end:
                 continue
             stop = min(end, evaluations)
-            parts = side_by_side(advance, [(part, stop, *each) for part, each in zip(parts, given, strict=True)])
+            parts = side_by_side(run, [(part, stop, *each) for part, each in zip(parts, given, strict=True)])
             # Parts whose runs have all stopped early have had fewer; where one is broken, the others are of no use.
             done = max(int(part.periods) for part in parts) - 1
             if on_progress is not None and done > end - stretch:
@@ -186,18 +186,24 @@ def _whole(parts: Sequence[_Progress], mesh: Mesh | None, n_run: int) -> _Progre
         parts = [to_host(parts[0])]
     elif len(parts) == 1:
         return parts[0]
-    of_runs = join([(part.state, part.logs) for part in parts], n_run)
+    state, logs = join([(part.state, part.logs) for part in parts], n_run)
     periods = parts[int(np.argmax([int(part.periods) for part in parts]))].periods
-    return _Progress(periods, *of_runs, join([part.curves for part in parts], n_run, axis=1))
+    return _Progress(periods, state, logs, join([part.curves for part in parts], n_run, axis=1))
 
 
 def _spread(progress: _Progress, mesh: Mesh | None, rows: np.ndarray) -> list[_Progress]:
     """The inverse of `_whole`."""
     if mesh is None:
-        of_runs = [take((progress.state, progress.logs), mine) for mine in rows]
-        curves = [take(progress.curves, mine, axis=1) for mine in rows]
-        # Each a copy of its own: what a part is given is written over.
-        return [_Progress(jnp.copy(progress.periods), *of, own) for of, own in zip(of_runs, curves, strict=True)]
+        return [
+            _Progress(
+                # Each a copy of its own: what a part is given is written over.
+                periods=jnp.copy(progress.periods),
+                state=take(progress.state, mine),
+                logs=take(progress.logs, mine),
+                curves=take(progress.curves, mine, axis=1),
+            )
+            for mine in rows
+        ]
     state, logs = put_runs((progress.state, progress.logs), mesh)
     return [_Progress(put(progress.periods, mesh, EVERYWHERE), state, logs, put_runs(progress.curves, mesh, axis=1))]
 
