@@ -10,9 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tokenizers
 from flax import nnx
-from tokenizers import models, pre_tokenizers, processors
 
 import jaxgkd
 from jaxgkd import language
@@ -20,6 +18,7 @@ from jaxgkd.errors import ConfigError, DataError, StoreError
 from jaxgkd.teachers import Store, StoreWriter, extract
 from jaxgkd.teachers import extract as extract_function
 from jaxgkd.teachers.token_batches import tokenizer_hash
+from tests.teachers.letters import letters
 
 extract_module = sys.modules[extract_function.__module__]
 
@@ -42,16 +41,6 @@ class TinyTeacher(nnx.Module):
             return (chosen * weight[:, None]).sum(axis=2)
         last = attention_mask.sum(axis=1) - 1
         return chosen[:, :, 0] if pooling == "cls" else chosen[jnp.arange(len(last)), :, last]
-
-
-def letters():
-    """One token a letter, between a start and an end token."""
-    vocab = {token: i for i, token in enumerate(["<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"])}
-    tokenizer = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
-    special = [("<s>", 0), ("</s>", 1)]
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=special)
-    return tokenizer
 
 
 def words(n, seed=0, longest=30):

@@ -1,22 +1,11 @@
 import itertools
 
 import numpy as np
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import models, pre_tokenizers, processors
 
 from jaxgkd.teachers.token_batches import batch_shapes, plan_batches, tokenise
-
-
-def letters():
-    """One token a letter, between a start and an end token."""
-    vocab = {token: i for i, token in enumerate(["<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"])}
-    tokenizer = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
-    special = [("<s>", 0), ("</s>", 1)]
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=special)
-    return tokenizer
+from tests.teachers.letters import letters
 
 
 @settings(deadline=None, max_examples=60)

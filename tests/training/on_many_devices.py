@@ -26,7 +26,8 @@ def main(folder: Path, process: int | None, port: str) -> None:
     from jaxgkd.training.devices import make_mesh, put, to_host
     from jaxgkd.training.execution import Execution, executing
     from jaxgkd.training.loop import fit
-    from tests.teachers.test_extract import arguments, letters, words
+    from tests.teachers.letters import letters
+    from tests.teachers.test_extract import arguments, words
     from tests.training import real_steps
 
     assert len(jax.devices()) == 8 and len(jax.local_devices()) == count
