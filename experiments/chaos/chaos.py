@@ -19,9 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).parent
+BEGIN, END = "<!-- table: written by experiments/chaos/chaos.py -->", "<!-- end of table -->"
 LETTERS = "abcdefghijklmnop"
 
 
@@ -264,12 +266,32 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/cache"
         found = {kind: torment(kind, arguments.kills, arguments.seed, Path(folder)) for kind in arguments.only}
-    print("| work | kills | folders finished | most sittings | equal to the undisturbed run |\n|---|--:|--:|--:|---|")
-    for kind, result in found.items():
-        most = max(each["sittings"] for each in result["finished"])
-        print(f"| {kind} | {result['kills']} | {len(result['finished'])} | {most} | yes |")
     before = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    arguments.out.write_text(json.dumps(before | {"seed": arguments.seed, **found}, indent=1) + "\n", encoding="utf-8")
+    facts = {"seed": arguments.seed, "date": time.strftime("%Y-%m-%d"), "jax": version("jax"), "cores": os.cpu_count()}
+    result = before | facts | found
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table := table_of(result))
+    if arguments.out.parent == HERE / "results":
+        readme = HERE / "README.md"
+        before, _, rest = readme.read_text(encoding="utf-8").partition(f"{BEGIN}\n")
+        after = rest.partition(END)[2]
+        readme.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", encoding="utf-8")
+
+
+def table_of(result: dict) -> str:
+    """What was killed how often. Every folder that is counted here was equal; one that is not ends the script."""
+    lines = [
+        "| work | seconds undisturbed | kills | folders finished | most sittings of one | equal |",
+        "|---|--:|--:|--:|--:|---|",
+    ]
+    for kind in (each for each in WORK if each in result):
+        found = result[kind]
+        equal = all(each["sha256"] == found["undisturbed_sha256"] for each in found["finished"])
+        most = max(each["sittings"] for each in found["finished"])
+        counts = f"{found['undisturbed_seconds']} | {found['kills']} | {len(found['finished'])} | {most}"
+        lines.append(f"| {kind} | {counts} | {'yes' if equal else 'no'} |")
+    where = f"{result['date']}, {result['cores']} cores, jax {result['jax']}, moments drawn from seed {result['seed']}."
+    return "\n".join([*lines, "", where])
 
 
 if __name__ == "__main__":
