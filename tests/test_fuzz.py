@@ -39,8 +39,9 @@ from jaxgkd.teachers import Manifest, Store, StoreWriter, item_ids_hash
 from jaxgkd.teachers.answers import read_answers
 from jaxgkd.teachers.manifest import seal_of
 from jaxgkd.training.checkpoint import load_tree, save_tree
-from tests.conftest import make_predictions, make_run, make_summary, write_text_graph
 from tests.damage import Files, at_most, changes, files_of, write_files
+from tests.made_graphs import write_text_graph
+from tests.made_runs import make_predictions, make_run, make_summary
 from tests.recipes.hetero_folder import write_films
 
 TIMES = int(os.environ.get("JAXGKD_FUZZ", "1"))
