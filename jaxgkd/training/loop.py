@@ -3,7 +3,7 @@
 A *run* is one seed with one setting of the numeric hyper-parameters. Runs differ in their random key and in what
 `run_data` holds for them (masks, targets, learning rates…), never in shapes, so that all of them go through the same
 program under ``vmap``: ten seeds share one compilation and one pass over whatever they have in common. On a CPU they
-go in parts of a few runs, see `parts`.
+go in parts of a few runs, see `jaxgkd.training.parts`.
 """
 
 from collections.abc import Callable, Sequence
