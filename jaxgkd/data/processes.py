@@ -1,6 +1,5 @@
 """Work in all cores: items go to processes in chunks, results come back in order, both in constant memory."""
 
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,15 +11,11 @@ from multiprocessing import get_context
 from types import ModuleType
 from typing import TypeVar
 
+from jaxgkd.cores import available_cores
 from jaxgkd.errors import ConfigError
 
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
-
-
-def available_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_chunks(

@@ -6,7 +6,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from jaxgkd.data.processes import available_cores, script_left_out
+from jaxgkd.cores import available_cores
+from jaxgkd.data.processes import script_left_out
 from jaxgkd.errors import ConfigError
 
 Item = TypeVar("Item")

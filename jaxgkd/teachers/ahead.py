@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 import numpy as np
 
-from jaxgkd.data.processes import available_cores
+from jaxgkd.cores import available_cores
 from jaxgkd.teachers.token_batches import TokenRows
 from jaxgkd.training.devices import to_host
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgkd.data.processes import available_cores
+from jaxgkd.cores import available_cores
 
 Tree = Any
 # More runs than these in a part leave the caches.
