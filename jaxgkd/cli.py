@@ -9,6 +9,7 @@ import shlex
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, make_dataclass
 from importlib import import_module
@@ -17,7 +18,9 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from jaxgkd import processes
 from jaxgkd.errors import ConfigError, JaxgkdError
+from jaxgkd.processes import Processes
 from jaxgkd.training import termination
 
 #: Recipe → the dataclass of its flags.
@@ -66,12 +69,26 @@ class Extract:
     """Largest hop: one prompt a node and hop."""
     max_tokens: int = 128
     """Tokens of a prompt; longer texts are cut, and counted."""
+    devices: int = 1
+    """Devices that prompts are divided among, 0 for all."""
+    model_devices: int = 1
+    """Of these, how many share the weights of the language model, where one device has no room for them."""
     out: Path | None = None
     """Folder of stores; by default the user's cache, where runs look."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 after an error of the user's, 130 or 143 after SIGINT or SIGTERM."""
+    try:
+        return processes.leave(_main(arguments))
+    except Exception:
+        if processes.count() == 1:
+            raise
+        traceback.print_exc()
+        return processes.leave(1)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], None]] = {
         "run": _run,
@@ -141,20 +158,28 @@ def _run(arguments: list[str]) -> None:
     # Only the recipe that is asked for is imported: the packages of the others take a while to load.
     recipe = import_module(f"jaxgkd.recipes.{name}")
     # Flags of all of them side by side: neither how a run is carried out nor how it is watched is among its settings.
-    parts = [("settings", getattr(recipe, RECIPES[name])), ("execution", Execution), ("observation", Observation)]
+    parts = [("settings", getattr(recipe, RECIPES[name])), ("execution", Execution), ("processes", Processes)]
+    parts.append(("observation", Observation))
     flags = tyro.cli(
         tyro.conf.OmitArgPrefixes[make_dataclass("Run", parts, frozen=True)],
         prog=f"jaxgkd run {name}",
         description=recipe.__doc__,
         args=arguments[1:],
     )
+    processes.join(flags.processes)
+    if processes.count() > 1 and flags.settings.out is None:
+        raise ConfigError("several processes write one run", field="--out", mend="give all of them the same folder")
     use_compilation_cache()
     keep_freed_memory()
-    console = Console()
+    console = Console(quiet=not processes.leading())
+    observation = flags.observation if processes.leading() else Observation()
     called = flags.settings.out.resolve().name if flags.settings.out else f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with executing(flags.execution), observing(flags.observation, called) as trackers:
-        with profiled(flags.observation.profile):
+    with executing(flags.execution), observing(observation, called) as trackers:
+        with profiled(observation.profile):
             folder = recipe.run(flags.settings, console)
+        processes.wait_for_all("run-finished")
+        if not processes.leading():
+            return
         page = write_report(folder)
         tell(trackers, folder)
     console.print(console_table(read_json(folder / "summary.json")))
@@ -184,26 +209,35 @@ def _extract(arguments: list[str]) -> None:
     from jaxgkd.data import registry
     from jaxgkd.teachers.hops import TextEncoder, hop_features
     from jaxgkd.training.compilation import use_compilation_cache
+    from jaxgkd.training.execution import Execution, executing
     from jaxgkd.training.memory import keep_freed_memory
 
-    config = tyro.cli(Extract, prog="jaxgkd extract", args=arguments)
+    parts = [("settings", Extract), ("processes", Processes)]
+    both = make_dataclass("Both", parts, frozen=True)
+    flags = tyro.cli(
+        tyro.conf.OmitArgPrefixes[both], prog="jaxgkd extract", description=Extract.__doc__, args=arguments
+    )
+    config = flags.settings
     for field, least in (("hops", 0), ("max_tokens", 1)):
         if getattr(config, field) < least:
             flag = f"--{field.replace('_', '-')}"
             raise ConfigError(f"the value is {getattr(config, field)}", field=flag, mend=f"give {least} or more")
+    how = Execution(devices=config.devices, model_devices=config.model_devices)
+    processes.join(flags.processes)
     use_compilation_cache()
     keep_freed_memory()
-    console = Console()
+    console = Console(quiet=not processes.leading())
     graph = registry.load(config.data, recipe="lingugkd", **registry.column_options(config.text_columns, config.label))
-    features = hop_features(
-        graph,
-        TextEncoder.load(config.teacher),
-        hops=config.hops,
-        max_tokens=config.max_tokens,
-        root=config.out,
-        progress=console.is_terminal,
-        on_line=console.print,
-    )
+    with executing(how):
+        features = hop_features(
+            graph,
+            TextEncoder.load(config.teacher),
+            hops=config.hops,
+            max_tokens=config.max_tokens,
+            root=config.out,
+            progress=console.is_terminal and processes.leading(),
+            on_line=console.print,
+        )
     prompts, cut = (config.hops + 1) * graph.n_node, features.report["n_truncated"]
     seconds = features.report["seconds"]
     console.print(f"{prompts:,} prompts, {cut:,} of them cut to {config.max_tokens} tokens, asked in {seconds:.1f} s")

@@ -5,15 +5,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxgkd import processes
 from jaxgkd.errors import ConfigError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it, which is renamed into its place.
+    """Write a file through a temporary one beside it, which is renamed into its place; of several processes the leader.
 
     Raises:
       ConfigError: the folder is not there, cannot be written to, or is full; what was there before still is.
     """
+    if not processes.leading():
+        return
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:

@@ -120,9 +120,10 @@ def machine() -> dict:
     """Date, processor, cores, memory and versions."""
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
-        cpu = next(
-            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu
-        )
+        facts = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in info.read_text().splitlines() if ":" in line)
+        # Rented machines often say no more than the maker's name for processors of several generations.
+        generation = f", family {facts['cpu family']} model {facts['model']}" if "cpu family" in facts else ""
+        cpu = facts.get("model name", cpu) + generation
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     versions = {"python": platform.python_version()}
     for package in ("jax", "jaxlib", "flax", "torch", "torch-geometric", "transformers"):

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxgkd.errors import DataError
+from jaxgkd.whole_file import write_whole
 
 _TOKEN = re.compile(r"\b\w\w+\b")
 
@@ -59,7 +60,7 @@ class Vocabulary:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes `to_json`."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        write_whole(Path(path), self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "Vocabulary":

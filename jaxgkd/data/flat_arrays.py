@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxgkd import processes
 from jaxgkd.errors import DataError
 
 _META = "meta.json"
@@ -107,10 +108,15 @@ def array_folder(folder: Path, write: Callable[[ArrayFolderWriter], dict[str, An
     Raises:
       DataError: there is no room or no right to write it.
     """
-    if (fault := _fault(folder)) is None:
-        return folder
+    with processes.leader_first("array-folder"):
+        if fault := _fault(folder):
+            _make(folder, fault, write)
+    return folder
+
+
+def _make(folder: Path, fault: str, write: Callable[[ArrayFolderWriter], dict[str, Any]]) -> None:
     if folder.is_dir():
-        warnings.warn(f"{folder / fault} is damaged or missing; the folder is made again.", stacklevel=2)
+        warnings.warn(f"{folder / fault} is damaged or missing; the folder is made again.", stacklevel=3)
     with _room(folder) as temporary:
         writer = ArrayFolderWriter(temporary)
         try:
@@ -123,7 +129,6 @@ def array_folder(folder: Path, write: Callable[[ArrayFolderWriter], dict[str, An
             # What lies there is damaged, or of a process that did the same work at the same time and came first.
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
-    return folder
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:

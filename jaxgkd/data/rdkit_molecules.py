@@ -16,6 +16,7 @@ from typing import Any
 from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem.rdMolDescriptors import CalcPBF
 
+from jaxgkd import processes
 from jaxgkd.data.featurise import Hydrogens
 from jaxgkd.data.molecules import Molecules, load_molecules
 from jaxgkd.errors import DataError
@@ -102,6 +103,13 @@ def _table(
     name: str, header: tuple[str, ...], rows: Callable[[], Iterator[tuple[str, ...]]], root: Path | None
 ) -> Path:
     """A table of the rows in the cache, written when it is not there, or not whole, in the present version of RDKit."""
+    with processes.leader_first("rdkit-table"):
+        return _whole_table(name, header, rows, root)
+
+
+def _whole_table(
+    name: str, header: tuple[str, ...], rows: Callable[[], Iterator[tuple[str, ...]]], root: Path | None
+) -> Path:
     folder = (cache_folder() if root is None else root) / "rdkit" / rdBase.rdkitVersion
     path = folder / f"{name}.csv"
     # The hash is written last: a table without one was not finished.
@@ -109,7 +117,7 @@ def _table(
     whole = path.is_file() and seal.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == seal.read_text()
     if not whole:
         if seal.is_file():
-            warnings.warn(f"{path} is damaged or missing, and is made again.", stacklevel=3)
+            warnings.warn(f"{path} is damaged or missing, and is made again.", stacklevel=4)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *rows()])
         try:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxgkd.data.tables import reading
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.whole_file import write_whole
 
 SplitKind = Literal["public", "60-20-20", "inductive"]
 _PARTS = ("train", "valid", "test")
@@ -174,7 +175,7 @@ def save_split(split: Split, path: str | PathLike[str]) -> None:
     """Writes the split as JSON with its hash."""
     content = {"name": split.name, "seed": split.seed, "sha256": split.sha256}
     content |= {part: getattr(split, part).tolist() for part in _PARTS}
-    Path(path).write_text(json.dumps(content), encoding="utf-8")
+    write_whole(Path(path), json.dumps(content).encode())
 
 
 def load_split(path: str | PathLike[str], n_node: int | None = None) -> Split:

@@ -6,6 +6,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgkd.nn.dropout import dropout
+from jaxgkd.nn.row_linear import RowLinear
 
 
 class ResidualAdapter(nnx.Module):
@@ -14,8 +15,8 @@ class ResidualAdapter(nnx.Module):
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         """``width`` is d of the states; ``rngs`` gives the initial weights."""
         self.before = nnx.BatchNorm(width, momentum=0.9, rngs=rngs)
-        self.down = nnx.Linear(width, max(1, width // 4), rngs=rngs)
-        self.up = nnx.Linear(max(1, width // 4), width, rngs=rngs)
+        self.down = RowLinear(width, max(1, width // 4), rngs=rngs)
+        self.up = RowLinear(max(1, width // 4), width, rngs=rngs)
         self.after = nnx.BatchNorm(width, momentum=0.9, rngs=rngs)
 
     def __call__(
@@ -24,7 +25,6 @@ class ResidualAdapter(nnx.Module):
         *,
         dropout_key: Array | None = None,
         dropout_rate: ArrayLike = 0.0,
-        where: Array | None = None,
     ) -> Array:
         """[n, r, d] → [n, r, d].
 
@@ -32,10 +32,8 @@ class ResidualAdapter(nnx.Module):
           regions: states of regions.
           dropout_key: given in training only: dropout on, BatchNorm uses and updates the subjects' own statistics.
           dropout_rate: of what is added to the states.
-          where: [n] True where a subject counts in BatchNorm's statistics.
         """
-        mask = None if where is None else where[:, None, None]
         known = dropout_key is None
-        normed = self.before(regions, use_running_average=known, mask=mask)
-        added = jax.nn.gelu(self.after(self.up(self.down(normed)), use_running_average=known, mask=mask))
+        normed = self.before(regions, use_running_average=known)
+        added = jax.nn.gelu(self.after(self.up(self.down(normed)), use_running_average=known))
         return normed + (added if dropout_key is None else dropout(added, dropout_key, dropout_rate))

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxgkd.nn.brain_head import BrainHead
 from jaxgkd.nn.brain_inputs import BrainInputs, BrainStates
 from jaxgkd.nn.dropout import dropout
+from jaxgkd.nn.row_linear import RowLinear
 
 _SLOPE = 1 / 3  # of the leaky rectifier below 0, as published
 
@@ -36,8 +37,8 @@ class BrainNetCNN(nnx.Module):
         self.along_rows = nnx.Param(draw(rngs.params(), (n_regions, n_channels)))
         self.along_columns = nnx.Param(draw(rngs.params(), (n_regions, n_channels)))
         self.edge_bias = nnx.Param(jnp.zeros(n_channels))
-        self.to_nodes = nnx.Linear(n_regions * n_channels, width, rngs=rngs)
-        self.to_graph = nnx.Linear(n_regions * width, width, rngs=rngs)
+        self.to_nodes = RowLinear(n_regions * n_channels, width, rngs=rngs)
+        self.to_graph = RowLinear(n_regions * width, width, rngs=rngs)
         self.head = BrainHead(width, n_classes, rngs=rngs)
 
     def __call__(
@@ -46,16 +47,14 @@ class BrainNetCNN(nnx.Module):
         *,
         dropout_key: Array | None = None,
         dropout_rate: ArrayLike = 0.0,
-        where: Array | None = None,
     ) -> BrainStates:
-        """States and logits of n subjects, none of which depends on another (``where`` plays no part).
+        """States and logits of n subjects. None of them depends on another.
 
         Args:
           inputs: only the rows are read.
           dropout_key: given in training only: dropout on.
           dropout_rate: of the regions' states and of the head.
         """
-        del where
         n, r, _ = inputs.rows.shape
         edges = edge_to_edge(inputs.rows, self.along_rows[...], self.along_columns[...]) + self.edge_bias[...]
         edges = jax.nn.leaky_relu(edges, _SLOPE)

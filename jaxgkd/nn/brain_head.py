@@ -7,6 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgkd.nn.dropout import dropout
+from jaxgkd.nn.row_linear import RowLinear
 
 
 class MeanReadout(nnx.Module):
@@ -33,8 +34,8 @@ class RegionReadout(nnx.Module):
           n_regions: r; width: d of the states, and of what comes out; narrow: numbers a region.
           rngs: random streams of the initial weights.
         """
-        self.narrow = nnx.Linear(width, narrow, rngs=rngs)
-        self.joint = nnx.Linear(n_regions * narrow, width, rngs=rngs)
+        self.narrow = RowLinear(width, narrow, rngs=rngs)
+        self.joint = RowLinear(n_regions * narrow, width, rngs=rngs)
 
     def __call__(self, regions: Array) -> Array:
         """[n, r, d] → [n, d]."""
@@ -61,8 +62,8 @@ class OrthonormalReadout(nnx.Module):
             raise ValueError(f"{n_clusters} clusters cannot have orthogonal centres of width {width}")
         orthonormal = nnx.initializers.orthogonal()(rngs.params(), (n_clusters, width))
         self.centres = nnx.Variable(orthonormal)
-        self.narrow = nnx.Linear(width, narrow, rngs=rngs)
-        self.joint = nnx.Linear(n_clusters * narrow, width, rngs=rngs)
+        self.narrow = RowLinear(width, narrow, rngs=rngs)
+        self.joint = RowLinear(n_clusters * narrow, width, rngs=rngs)
 
     def __call__(self, regions: Array) -> Array:
         """[n, r, d] → [n, d]."""
@@ -75,8 +76,8 @@ class BrainHead(nnx.Module):
     """``GELU → dropout → Linear → GELU → dropout → Linear`` from a subject's state to classes."""
 
     def __init__(self, width: int, n_classes: int, *, rngs: nnx.Rngs):
-        self.first = nnx.Linear(width, width, rngs=rngs)
-        self.second = nnx.Linear(width, n_classes, rngs=rngs)
+        self.first = RowLinear(width, width, rngs=rngs)
+        self.second = RowLinear(width, n_classes, rngs=rngs)
 
     def __call__(self, pooled: Array, *, dropout_key: Array | None = None, dropout_rate: ArrayLike = 0.0) -> Array:
         """[n, d] → [n, classes]; dropout where a key is given."""

@@ -27,16 +27,14 @@ class BrainMLP(nnx.Module):
         *,
         dropout_key: Array | None = None,
         dropout_rate: ArrayLike = 0.0,
-        where: Array | None = None,
     ) -> BrainStates:
-        """States and logits of n subjects, none of which depends on another (``where`` plays no part).
+        """States and logits of n subjects. None of them depends on another.
 
         Args:
           inputs: with rows [n, m].
           dropout_key: given in training only: dropout on.
           dropout_rate: of the hidden states.
         """
-        del where
         pooled = self.first(inputs.rows)
         logits = self.head(pooled, dropout_key=dropout_key, dropout_rate=dropout_rate)
         return BrainStates((), pooled, logits)

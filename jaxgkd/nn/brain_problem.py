@@ -1,11 +1,10 @@
 """Diagnosis from brains as problems that ``training.fit`` can train: with a teacher's words, and before that with them.
 
-All runs take the same batches of subjects, and what a run does not train on weighs nothing in its loss. So a batch is
-fetched once for all folds, and the products of a network become wider instead of more; under cross-validation that
-wastes the share of subjects that validate or test.
+Every run takes batches of its own training subjects, and validates on its own validation subjects alone: under
+cross-validation nothing is computed that a fold has no use for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,17 +47,21 @@ class Said(NamedTuple):
     projected: Array
 
 
-def make_batches(n: int, size: int, passes: int, seed: int) -> np.ndarray:
-    """[steps, b] int32 rows, a new order in every pass; what is left over of a pass is left out of it.
+def make_batches(folds: Sequence[np.ndarray], size: int, passes: int, seed: int) -> np.ndarray:
+    """[f, steps, b] int32 rows of the training subjects of every fold, as many steps for all.
+
+    In every pass a fold's subjects have a new order; what is left over of a pass is left out of it.
 
     Args:
-      n: subjects; size: of a batch, all of them where there are fewer.
-      passes: over all subjects; seed: of the orders.
+      folds: rows of the training subjects of each.
+      size: of a batch, all subjects of the smallest fold where it has fewer.
+      passes: over the subjects of a fold; seed: of the orders.
     """
-    size = min(size, n)
-    random = np.random.default_rng(seed)
-    orders = [random.permutation(n)[: n // size * size].reshape(-1, size) for _ in range(passes)]
-    return np.concatenate(orders).astype(np.int32)
+    fewest = min(map(len, folds))
+    size = min(size, fewest)
+    steps, random = fewest // size, np.random.default_rng(seed)
+    orders = [[random.permutation(rows)[: steps * size] for _ in range(passes)] for rows in folds]
+    return np.array(orders, np.int32).reshape(len(folds), passes * steps, size)
 
 
 def say(graphdef: nnx.GraphDef, params: Tree, rest: Tree, inputs: BrainInputs, block: int = 64) -> Said:
@@ -77,11 +80,12 @@ def say(graphdef: nnx.GraphDef, params: Tree, rest: Tree, inputs: BrainInputs, b
 def taught_brain_problem(make: Callable[[Array], TaughtBrain], steps: int) -> Problem:
     """Cross-entropy of the labels, and what a teacher adds: its states (MSE) and its answers (KL).
 
-    Every run's data holds ``labelled``, ``taught`` and ``valid`` [n] bool, ``states`` [n, d_teacher], ``answers``
-    [n, classes] logits, and ``settings``, a dict of scalars: ``learning_rate``, ``weight_decay``, ``dropout``,
-    ``state_strength``, ``answer_strength``, ``temperature``; where it holds ``start``, (params, rest), training goes on
-    from there. What all runs share holds ``labels`` [n], ``batches`` [steps, b] and, unless every run has its own,
-    ``inputs``. A step is an epoch of ``training.fit``.
+    Every run's data holds ``batches`` [steps, b] of rows that train, ``labelled`` [n] bool, ``valid`` [m] rows that
+    validate and ``valid_counts`` [m] bool (others fill up), ``states`` [n, d_teacher], ``answers`` [n, classes] logits,
+    and ``settings``, a dict of scalars: ``learning_rate``, ``weight_decay``, ``dropout``, ``state_strength``,
+    ``answer_strength``, ``temperature``; where it holds ``start``, (params, rest), training goes on from there. What
+    all runs share holds ``labels`` [n] and, unless every run has its own, ``inputs``. A step is an epoch of
+    ``training.fit``.
 
     Args:
       make: gives a model from a key.
@@ -91,20 +95,21 @@ def taught_brain_problem(make: Callable[[Array], TaughtBrain], steps: int) -> Pr
 
     def loss(params, rest, key, progress, run, shared):
         model, rows, states, projected = _forward(graphdef, params, rest, key, progress, run, shared, steps)
-        taught, settings = run["taught"][rows], run["settings"]
+        settings = run["settings"]
         label = cross_entropy(states.logits, shared["labels"][rows], run["labelled"][rows])
-        state = _mean(hidden_mse(projected, run["states"][rows]), taught)
+        state = jnp.mean(hidden_mse(projected, run["states"][rows]))
         kl = soft_target_kl(states.logits, run["answers"][rows], temperature=settings["temperature"])
-        answer = _mean(kl, taught)
+        answer = jnp.mean(kl)
         total = label + settings["state_strength"] * state + settings["answer_strength"] * answer
         logs = {"loss/label": label, "loss/state": state, "loss/answer": answer}
         return total, (nnx.split(model, nnx.Param, ...)[2], logs)
 
     def evaluate(params, rest, run, shared):
-        said = say(graphdef, params, rest, _inputs(run, shared))
+        said = say(graphdef, params, rest, _inputs(run, shared).take(run["valid"]))
+        labels, counts = shared["labels"][run["valid"]], run["valid_counts"]
         positive = said.logits[:, 1:] - said.logits[:, :1]
-        area = mean_over_traced_columns("auroc", positive, shared["labels"][:, None], run["valid"][:, None])
-        return {"valid": area, "valid_loss": cross_entropy(said.logits, shared["labels"], run["valid"])}
+        area = mean_over_traced_columns("auroc", positive, labels[:, None], counts[:, None])
+        return {"valid": area, "valid_loss": cross_entropy(said.logits, labels, counts)}
 
     return Problem(_init(make), loss, evaluate, lambda run: _optimizer(run["settings"], steps))
 
@@ -112,25 +117,26 @@ def taught_brain_problem(make: Callable[[Array], TaughtBrain], steps: int) -> Pr
 def contrast_problem(make: Callable[[Array], TaughtBrain], steps: int) -> Problem:
     """Every subject's state must find its own text among those of other subjects; no label plays a part.
 
-    Data as for `taught_brain_problem`; the subjects ``taught`` train, those of ``valid`` choose the epoch.
+    Data as for `taught_brain_problem`.
 
     Args:
       make: gives a model from a key.
       steps: of training.
     """
     graphdef = graphdef_of(make)
-    contrast = lambda projected, states, where: _mean(  # noqa: E731
-        info_nce(projected, states, temperature=CONTRAST_TEMPERATURE, where=where), where
-    )
+
+    def contrast(projected, states, where=None):
+        values = info_nce(projected, states, temperature=CONTRAST_TEMPERATURE, where=where)
+        return jnp.mean(values) if where is None else _mean(values, where)
 
     def loss(params, rest, key, progress, run, shared):
         model, rows, _, projected = _forward(graphdef, params, rest, key, progress, run, shared, steps)
-        value = contrast(projected, run["states"][rows], run["taught"][rows])
+        value = contrast(projected, run["states"][rows])
         return value, (nnx.split(model, nnx.Param, ...)[2], {})
 
     def evaluate(params, rest, run, shared):
-        said = say(graphdef, params, rest, _inputs(run, shared))
-        return {"valid": -contrast(said.projected, run["states"], run["valid"])}
+        said = say(graphdef, params, rest, _inputs(run, shared).take(run["valid"]))
+        return {"valid": -contrast(said.projected, run["states"][run["valid"]], run["valid_counts"])}
 
     return Problem(_init(make), loss, evaluate, lambda run: _optimizer(run["settings"], steps))
 
@@ -146,15 +152,10 @@ def _init(make):
 
 
 def _forward(graphdef, params, rest, key, progress, run, shared, steps):
-    # The number of the step is the same for all runs, so that they fetch the same subjects once.
-    rows = shared["batches"][jnp.round(progress * steps).astype(jnp.int32)]
+    rows = run["batches"][jnp.round(progress * steps).astype(jnp.int32)]
     model = nnx.merge(graphdef, params, rest, copy=True)
-    states, projected = model(
-        _inputs(run, shared).take(rows),
-        dropout_key=key,
-        dropout_rate=run["settings"]["dropout"],
-        where=run["taught"][rows],
-    )
+    inputs = _inputs(run, shared).take(rows)
+    states, projected = model(inputs, dropout_key=key, dropout_rate=run["settings"]["dropout"])
     return model, rows, states, projected
 
 

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxgkd.nn.brain_head import BrainHead, OrthonormalReadout
 from jaxgkd.nn.brain_inputs import BrainInputs, BrainStates
 from jaxgkd.nn.dropout import dropout
+from jaxgkd.nn.row_linear import RowLinear
 
 
 class RegionAttention(nnx.Module):
@@ -37,10 +38,10 @@ class RegionAttention(nnx.Module):
             raise ValueError(f"a width of {width} cannot be shared by {n_heads} heads")
         self.n_heads = n_heads
         self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
-        self.joint = nnx.Linear(width, 3 * width, rngs=rngs)
-        self.out = nnx.Linear(width, width, rngs=rngs)
-        self.first = nnx.Linear(width, 2 * width, rngs=rngs)
-        self.second = nnx.Linear(2 * width, width, rngs=rngs)
+        self.joint = RowLinear(width, 3 * width, rngs=rngs)
+        self.out = RowLinear(width, width, rngs=rngs)
+        self.first = RowLinear(width, 2 * width, rngs=rngs)
+        self.second = RowLinear(2 * width, width, rngs=rngs)
 
     def __call__(self, regions: Array, *, dropout_key: Array | None = None, dropout_rate: ArrayLike = 0.0) -> Array:
         """[n, r, d] → [n, r, d]; dropout of what is added where a key is given."""
@@ -77,7 +78,7 @@ class BrainTransformer(nnx.Module):
           n_heads: of attention; n_clusters: of the readout, at most the width.
           rngs: random streams of the initial weights.
         """
-        self.embedding = nnx.Linear(n_regions, width, rngs=rngs)
+        self.embedding = RowLinear(n_regions, width, rngs=rngs)
         self.layers = nnx.List([RegionAttention(width, n_heads, rngs=rngs) for _ in range(n_layers)])
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         self.readout = OrthonormalReadout(min(n_clusters, width), width, rngs=rngs)
@@ -89,16 +90,14 @@ class BrainTransformer(nnx.Module):
         *,
         dropout_key: Array | None = None,
         dropout_rate: ArrayLike = 0.0,
-        where: Array | None = None,
     ) -> BrainStates:
-        """States and logits of n subjects, none of which depends on another (``where`` plays no part).
+        """States and logits of n subjects. None of them depends on another.
 
         Args:
           inputs: only the rows are read.
           dropout_key: given in training only: dropout on.
           dropout_rate: of what layers add, and of the head.
         """
-        del where
         state = self.embedding(inputs.rows)
         states = [state]
         for i, layer in enumerate(self.layers):

@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgkd.nn.dropout import dropout
+from jaxgkd.nn.row_linear import RowLinear
 
 # Pixels of a side of the squares the first layer sees, which come every half of it.
 _SQUARE = 8
@@ -42,16 +43,16 @@ class DrawingNetwork(nnx.Module):
             raise ValueError(f"drawings of {size} pixels are too small; use {_SQUARE} or more")
         self.size, self.n_state = size, 2 * width
         # Paper is 0 and ink at most 1, so that the first layer needs no norm, which would blow up traces of ink.
-        self.squares = nnx.Linear(_SQUARE**2, _CHANNELS[0], kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+        self.squares = RowLinear(_SQUARE**2, _CHANNELS[0], kernel_init=nnx.initializers.he_normal(), rngs=rngs)
         widths = (*_CHANNELS, width)
         self.convolutions = nnx.List(
             [
-                nnx.Linear(9 * narrow, wide, use_bias=False, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+                RowLinear(9 * narrow, wide, use_bias=False, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
                 for narrow, wide in pairwise(widths)
             ]
         )
         self.norms = nnx.List([nnx.LayerNorm(wide, epsilon=1e-3, rngs=rngs) for wide in widths[1:]])
-        self.head = nnx.Linear(self.n_state, n_outputs, rngs=rngs)
+        self.head = RowLinear(self.n_state, n_outputs, rngs=rngs)
 
     def __call__(
         self, drawings: Array, *, dropout_key: Array | None = None, dropout_rate: ArrayLike = 0.0

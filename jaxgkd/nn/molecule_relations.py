@@ -17,6 +17,7 @@ from jax import Array
 from jaxgkd.graphs.batching import ManyGraphs
 from jaxgkd.graphs.paths import FARTHEST, Paths
 from jaxgkd.graphs.rows import RowBatch
+from jaxgkd.nn.row_linear import RowLinear
 
 
 class Relations(NamedTuple):
@@ -149,8 +150,8 @@ class DistanceRelations(nnx.Module):
         self.shift = nnx.Param(jnp.zeros((n_elements, n_elements)))
         self.centre = nnx.Param(jnp.linspace(0.0, longest, n_kernels))
         self.width = nnx.Param(jnp.full(n_kernels, longest / n_kernels))
-        self.first = nnx.Linear(n_kernels, n_kernels, rngs=rngs)
-        self.second = nnx.Linear(n_kernels, n_heads, rngs=rngs)
+        self.first = RowLinear(n_kernels, n_kernels, rngs=rngs)
+        self.second = RowLinear(n_kernels, n_heads, rngs=rngs)
 
     def __call__(self, rows: RowBatch) -> Relations:
         """Relations of a batch with ``fields`` [g, L, …], the element first, and ``coordinates`` [g, L, 3] in Å."""

@@ -17,6 +17,7 @@ from jaxgkd.graphs.rows import RowBatch
 from jaxgkd.nn.dropout import dropout
 from jaxgkd.nn.gine import FieldEmbedding, MoleculeStates
 from jaxgkd.nn.molecule_relations import RelationEncoding
+from jaxgkd.nn.row_linear import RowLinear
 
 # Added to the scores of padding: exp gives exactly 0, and sums stay finite.
 _MASKED = -1e9
@@ -31,7 +32,7 @@ class Block(nnx.Module):
 
     def __init__(self, width: int, n_heads: int, mlp_width: int, dtype: DTypeLike, *, rngs: nnx.Rngs):
         self.n_heads = n_heads
-        linear = lambda d_in, d_out: nnx.Linear(d_in, d_out, dtype=dtype, rngs=rngs)  # noqa: E731
+        linear = lambda d_in, d_out: RowLinear(d_in, d_out, dtype=dtype, rngs=rngs)  # noqa: E731
         self.attention_norm = nnx.LayerNorm(width, rngs=rngs)
         self.query_key_value = linear(width, 3 * width)
         self.mixed = linear(width, width)
@@ -155,13 +156,13 @@ class MoleculeTransformer(nnx.Module):
         small = nnx.initializers.normal(0.02)
         self.bonds = None if bond_sizes is None else nnx.Param(small(rngs.params(), (sum(bond_sizes), width)))
         n_summary = relations.n_summary
-        self.summary = nnx.Linear(n_summary, width, rngs=rngs) if n_summary else None
+        self.summary = RowLinear(n_summary, width, rngs=rngs) if n_summary else None
         self.virtual = nnx.Param(small(rngs.params(), (width,)))
         # Of the virtual token for atoms, and of atoms for the virtual token.
         self.virtual_bias = nnx.Param(jnp.zeros((2, n_heads)))
         self.blocks = nnx.List([Block(width, n_heads, mlp_factor * width, dtype, rngs=rngs) for _ in range(n_layers)])
         self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.head = nnx.Linear(width, n_outputs, rngs=rngs)
+        self.head = RowLinear(width, n_outputs, rngs=rngs)
 
     def __call__(
         self, rows: RowBatch, *, dropout_key: Array | None = None, dropout_rate: ArrayLike = 0.0

@@ -13,6 +13,7 @@ from jax import Array
 from jaxgkd.graphs.rows import RowBatch
 from jaxgkd.nn.gine import FieldEmbedding, MoleculeStates
 from jaxgkd.nn.molecule_relations import distances
+from jaxgkd.nn.row_linear import RowLinear
 
 
 def shifted_softplus(values: Array) -> Array:
@@ -29,11 +30,11 @@ class Interaction(nnx.Module):
     """``x_i + MLP(Σ_j (W x_j) ∘ w(d_ij))``: a convolution with filters w of the distance."""
 
     def __init__(self, width: int, n_kernels: int, *, rngs: nnx.Rngs):
-        self.filter_first = nnx.Linear(n_kernels, width, rngs=rngs)
-        self.filter_second = nnx.Linear(width, width, rngs=rngs)
-        self.inward = nnx.Linear(width, width, use_bias=False, rngs=rngs)
-        self.first = nnx.Linear(width, width, rngs=rngs)
-        self.second = nnx.Linear(width, width, rngs=rngs)
+        self.filter_first = RowLinear(n_kernels, width, rngs=rngs)
+        self.filter_second = RowLinear(width, width, rngs=rngs)
+        self.inward = RowLinear(width, width, use_bias=False, rngs=rngs)
+        self.first = RowLinear(width, width, rngs=rngs)
+        self.second = RowLinear(width, width, rngs=rngs)
 
     def __call__(self, atoms: Array, kernels: Array, weight: Array) -> Array:
         """Atoms [g · n, d], kernels [g · n · n, k] and how much a pair counts [g, n, n] → [g · n, d]."""
@@ -70,8 +71,8 @@ class SchNet(nnx.Module):
         self.cutoff, self.n_kernels = cutoff, n_kernels
         self.atoms = FieldEmbedding((n_elements,), width, rngs=rngs)
         self.interactions = nnx.List([Interaction(width, n_kernels, rngs=rngs) for _ in range(n_layers)])
-        self.first = nnx.Linear(width, width // 2, rngs=rngs)
-        self.second = nnx.Linear(width // 2, n_outputs, rngs=rngs)
+        self.first = RowLinear(width, width // 2, rngs=rngs)
+        self.second = RowLinear(width // 2, n_outputs, rngs=rngs)
 
     def __call__(self, rows: RowBatch) -> MoleculeStates:
         """States and outputs of a batch with ``fields`` [g, n, …], the element first, and ``coordinates`` [g, n, 3].

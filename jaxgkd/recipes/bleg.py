@@ -37,7 +37,7 @@ from jaxgkd.errors import DataError
 from jaxgkd.nn.brain_inputs import BrainInputs, brain_inputs
 from jaxgkd.nn.brain_students import brain_student_maker
 from jaxgkd.recipes.bleg_config import BLEG, ROWS, check, shrunk, tries_of
-from jaxgkd.recipes.bleg_students import Course, Lesson, inputs_of, n_groups, student_milliseconds, study
+from jaxgkd.recipes.bleg_students import Course, Lesson, inputs_of, student_milliseconds, study
 from jaxgkd.recipes.bleg_summary import Fold, Row, write_bleg_run
 from jaxgkd.recipes.bleg_teacher import Read, Taught, read, teach
 from jaxgkd.recipes.bleg_texts import TextKind, check_texts, fold_texts, profiles_for, shuffled
@@ -152,7 +152,7 @@ def run(config: BLEG, console: Console) -> Path:
             inputs = _fold_inputs(config, brains, chunk[0]) if by_fold else whole
             n_run = len(chunk) * least * len(tries)
             title = f"{_STUDENTS[config.student]}, folds {start + 1} to {start + len(chunk)}, {n_run} students"
-            with progress_bar(console, title, n_groups(n_run) * config.epochs) as tick:
+            with progress_bar(console, title, config.epochs) as tick:
                 return study(course, chunk, tries, inputs, brains.labels, tick)
 
         studied.append(run_dir.stage(f"students-{start // size}", learn))

@@ -116,9 +116,9 @@ class BLEG:
     """Rows without graph or teacher: ridge, logistic, svm, on all connections."""
 
     epochs: int = 20
-    """Passes over all subjects; the best on validation is kept."""
-    batch: int = 82
-    """Subjects of a step, the same for all folds; what a fold does not train on weighs nothing."""
+    """Passes over a fold's training subjects; the best on validation is kept."""
+    batch: int = 64
+    """Subjects of a step."""
     learning_rate: float = 1e-3
     """Of Adam; it falls to 0 as a cosine does."""
     weight_decay: float = 1e-2

@@ -1,8 +1,7 @@
-"""The students of BLEG: all rows, settings and folds of a repeat train side by side on the same batches.
+"""The students of BLEG: all rows, settings and folds of a repeat train side by side.
 
-They differ in numbers alone: which subjects weigh in the loss, what the teacher says of them and how much that counts
-(nothing, for the student alone), the size of the steps. So a whole repeat is one compiled program, run for a few
-students at a time on a CPU, whose caches hold no more.
+They differ in numbers alone: which subjects they read, what the teacher says of them and how much that counts (nothing,
+for the student alone), the size of the steps. So a whole repeat is one compiled program.
 """
 
 import time
@@ -22,14 +21,13 @@ from jaxgkd.nn.brain_problem import Said, TaughtBrain, contrast_problem, make_ba
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.bleg_teacher import Taught
 from jaxgkd.training.checkpoint import leaves_by_name
-from jaxgkd.training.execution import execution
-from jaxgkd.training.loop import Problem, fit
+from jaxgkd.training.loop import Fit, Problem, fit
+from jaxgkd.training.parts import MOST_TOGETHER
 from jaxgkd.training.search import ranked
 from jaxgkd.training.timing import median_milliseconds
 
 #: Passes over the subjects between validations.
 EVALUATE_EVERY = 2
-_TOGETHER = 10
 Progress = Callable[[int, float], None]
 
 
@@ -93,13 +91,17 @@ def study(
     f, n_row, n = len(lessons), len(tries), len(labels)
     n_try = len(next(iter(tries.values())))
     run_data, keys = _lesson_data(lessons, n)
+    batches = make_batches(
+        [lesson.trained for lesson in lessons], course.batch, _rounded(course.passes), lessons[0].seed
+    )
+    run_data["batches"] = jnp.asarray(batches)
+    steps = batches.shape[1] // _rounded(course.passes)
     shared: dict[str, Any] = {"labels": jnp.asarray(np.clip(labels, 0, 1), jnp.int32)}
     if inputs is not None:
         shared["inputs"] = inputs
-    steps = max(1, n // min(course.batch, n))
     starts = None
     if course.text_passes:
-        starts = _read_texts(course, run_data, keys, shared, next(iter(tries.values()))[0], lessons[0].seed)
+        starts = _read_texts(course, lessons, run_data, keys, shared, next(iter(tries.values()))[0])
     settings = [each for row in tries.values() for each in row for _ in range(f)]
     which = np.tile(np.arange(f), n_row * n_try)
     of_runs = jax.tree.map(lambda leaf: leaf[which], run_data)
@@ -108,13 +110,10 @@ def study(
         # Whoever has no teacher has read no text either: the rows after the first start from what that left.
         index = np.where(np.arange(len(which)) < n_try * f, which, which + f)
         of_runs["start"] = jax.tree.map(lambda leaf: leaf[index], starts)
-    batches = make_batches(n, course.batch, _rounded(course.passes), lessons[0].seed)
-    shared["batches"] = jnp.asarray(batches)
-    problem = _taught_problem(course.make, len(batches))
-    fits = _in_groups(problem, keys[which], of_runs, shared, steps, on_progress)
-    params, rest = (jnp_tree(name, fits) for name in ("params", "rest"))
-    curves = {name: np.concatenate([one.curves[name] for one in fits]) for name in fits[0].curves}
-    best = np.concatenate([one.best_epoch for one in fits])
+    problem = _taught_problem(course.make, batches.shape[1])
+    report = None if on_progress is None else lambda step, score: on_progress(step // steps, score)
+    found = _fitted(problem, keys[which], of_runs, shared, steps, report)
+    params, rest, curves, best = found.params, found.rest, found.curves, found.best_epoch
     valid = np.nanmax(curves["valid"], axis=1).reshape(n_row, n_try, f)
     chosen = np.array([[ranked(valid[row, :, [i]].T)[0] for i in range(f)] for row in range(n_row)])
     run = (np.arange(n_row)[:, None] * n_try + chosen) * f + np.arange(f)
@@ -138,7 +137,7 @@ def study(
         "valid": valid.swapaxes(1, 2),
         "best_epoch": best[run] // steps,
         "curves": {name: values[run] for name, values in curves.items()},
-        "epochs": fits[0].epochs // steps,
+        "epochs": found.epochs // steps,
         "weights": by_row,
         "embedding": said[(n_row - 1) * f].pooled,
         "seconds": np.float64(time.perf_counter() - begun),
@@ -174,10 +173,13 @@ def _lesson_data(lessons: Sequence[Lesson], n: int) -> tuple[dict[str, Any], Arr
     def masks(rows_of: Callable[[Lesson], np.ndarray]) -> Array:
         return jnp.asarray(np.stack([np.isin(np.arange(n), rows_of(lesson)) for lesson in lessons]))
 
+    most = max(len(lesson.split.valid) for lesson in lessons)
+    # What fills up repeats a subject, and does not count.
+    fill = np.minimum(np.arange(most), np.array([[len(lesson.split.valid) - 1] for lesson in lessons]))
     run_data: dict[str, Any] = {
         "labelled": masks(lambda lesson: lesson.split.train),
-        "taught": masks(lambda lesson: lesson.trained),
-        "valid": masks(lambda lesson: lesson.split.valid),
+        "valid": jnp.asarray(np.stack([lesson.split.valid[row] for lesson, row in zip(lessons, fill, strict=True)])),
+        "valid_counts": jnp.asarray(fill == np.arange(most)),
         "states": jnp.asarray(np.stack([lesson.taught.states for lesson in lessons])),
         "answers": jnp.asarray(np.stack([lesson.taught.answers for lesson in lessons])),
     }
@@ -187,64 +189,28 @@ def _lesson_data(lessons: Sequence[Lesson], n: int) -> tuple[dict[str, Any], Arr
     return run_data, jnp.stack(keys)
 
 
-def _read_texts(course, run_data, keys, shared, settings, seed):
+def _read_texts(course, lessons, run_data, keys, shared, settings):
     """(params, rest) with 2 f runs first: f untouched students, and the same after the contrastive stage."""
-    f, n = keys.shape[0], len(shared["labels"])
-    batches = make_batches(n, course.batch, _rounded(course.text_passes), seed + 1)
+    f, passes = keys.shape[0], _rounded(course.text_passes)
+    batches = make_batches([lesson.trained for lesson in lessons], course.batch, passes, lessons[0].seed + 1)
     data = run_data | {"settings": {name: jnp.full(f, value, jnp.float32) for name, value in settings.items()}}
+    data["batches"] = jnp.asarray(batches)
     data["start"] = jax.vmap(lambda key: nnx.split(course.make(key), nnx.Param, ...)[1:])(keys)
-    shared = {**shared, "batches": jnp.asarray(batches)}
-    steps = max(1, n // min(course.batch, n))
-    problem = _contrast_problem(course.make, len(batches))
-    fits = _in_groups(problem, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys), data, shared, steps, None)
-    read = (jnp_tree("params", fits), jnp_tree("rest", fits))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), data["start"], read)
+    problem = _contrast_problem(course.make, batches.shape[1])
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    read = _fitted(problem, keys, data, shared, batches.shape[1] // passes, None)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), data["start"], (read.params, read.rest))
+
+
+def _fitted(problem: Problem, keys: Array, run_data: Any, shared: Any, steps: int, report: Progress | None) -> Fit:
+    # Networks of regions make products as large as a CPU likes; vectors of subjects are small enough to share one.
+    together = 1 if "inputs" in shared and shared["inputs"].rows.ndim == 3 else MOST_TOGETHER
+    n_step = run_data["batches"].shape[1]
+    every = EVALUATE_EVERY * steps
+    return fit(
+        problem, keys, run_data, shared, epochs=n_step, evaluate_every=every, on_progress=report, together=together
+    )
 
 
 def _rounded(passes: int) -> int:
     return -(-passes // EVALUATE_EVERY) * EVALUATE_EVERY
-
-
-def _in_groups(
-    problem: Problem, keys: Array, run_data: Any, shared: Any, steps: int, on_progress: Progress | None
-) -> list[Any]:
-    """`fit` for a few runs at a time; the groups have one shape and share one program."""
-    n_run = len(keys)
-    groups = n_groups(n_run)
-    # As even as can be: what fills up the last group is trained for nothing.
-    together = -(-n_run // groups)
-    total = len(shared["batches"])
-    fits = []
-    for start in range(0, n_run, together):
-        rows = np.minimum(np.arange(start, start + together), n_run - 1)
-        data = jax.tree.map(lambda leaf, rows=rows: leaf[rows], run_data)
-        report = None
-        if on_progress is not None:
-            done = start * total // steps // together
-            report = lambda step, score, done=done: on_progress(done + step // steps, score)  # noqa: E731
-        found = fit(
-            problem,
-            keys[rows],
-            data,
-            shared,
-            epochs=total,
-            evaluate_every=EVALUATE_EVERY * steps,
-            on_progress=report,
-        )
-        kept = min(together, n_run - start)
-        trees = jax.tree.map(lambda leaf, kept=kept: leaf[:kept], (found.params, found.rest))
-        curves = {name: values[:kept] for name, values in found.curves.items()}
-        fits.append(type(found)(trees[0], trees[1], found.best_epoch[:kept], found.epochs, curves))
-    return fits
-
-
-def n_groups(n_run: int) -> int:
-    """How many groups as many students are trained in on this machine."""
-    mesh = execution().mesh
-    together = _TOGETHER * (1 if mesh is None else mesh.size)
-    return -(-n_run // together) if jax.default_backend() == "cpu" else 1
-
-
-def jnp_tree(name: str, fits: Sequence[Any]) -> Any:
-    """The trees of that name of all fits, one after another."""
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(getattr(one, name) for one in fits))

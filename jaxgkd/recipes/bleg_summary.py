@@ -8,6 +8,7 @@ import numpy as np
 from jaxgkd.data.brain_counts import describe_brains
 from jaxgkd.data.brains import Brains
 from jaxgkd.data.splits import Split
+from jaxgkd.recipes.bleg_connections import telling_connections
 from jaxgkd.training.memory import peak_memory_mb
 from jaxgkd.training.metrics import area_under_roc
 from jaxgkd.training.run_dir import RunDirectory, read_json
@@ -104,6 +105,9 @@ def write_bleg_run(
         "corrected_difference": versus["student_alone"],
         "corrected_differences_to": versus,
         "sites": site_scores(brains, rows, part),
+        "connections": telling_connections(
+            brains, rows["student_distilled"].probabilities, [fold.split for fold in folds]
+        ),
         "cost": {
             **cost,
             "peak_memory_mb": peak_memory_mb(),

@@ -9,6 +9,8 @@ figures             results, learning curves, terms of the loss, layer weights
 prediction_figures  confusion, map of the embeddings
 bin_figures         accuracy by degree, and what bins share
 brain_figures       sites of a cohort, and what doctors ask for
+connections_figure  which connections of a brain go along with an answer
+calibration_figure  whether probabilities mean what they say
 molecule_figures    the metric by size, errors of a regression, ROC of a classification
 page                ``report.md`` and ``report.html``
 html                Markdown as one HTML file with its figures inside

@@ -10,6 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from jaxgkd.report.bin_figures import draw_degree, short_name
 from jaxgkd.report.brain_figures import draw_sites
+from jaxgkd.report.calibration_figure import draw_calibration
+from jaxgkd.report.connections_figure import draw_connections
 from jaxgkd.report.molecule_figures import draw_errors, draw_roc, draw_size
 from jaxgkd.report.prediction_figures import draw_confusion, draw_embedding
 from jaxgkd.report.run_directory import Run
@@ -298,7 +300,9 @@ FIGURES: Mapping[str, Callable[[Run], Drawing | None]] = {
     "size": draw_size,
     "errors": draw_errors,
     "roc": draw_roc,
+    "calibration": draw_calibration,
     "sites": draw_sites,
+    "connections": draw_connections,
     "confusion": draw_confusion,
     "embedding": draw_embedding,
 }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxgkd.report.brain_figures import diagnosis_table, sites_table
+from jaxgkd.report.connections_figure import connections_table
 from jaxgkd.report.figures import write_figures
 from jaxgkd.report.html import html_page
 from jaxgkd.report.markdown import code_block, literal, sentence, table_head, table_row
@@ -30,6 +31,7 @@ from jaxgkd.report.wording import (
 from jaxgkd.training.statistics import mean_std, paired_difference
 from jaxgkd.whole_file import write_whole
 
+_FIGURES_OF_PREDICTIONS = ("degree", "size", "errors", "roc", "calibration", "confusion", "embedding")
 _CAPTIONS = {
     "results": "The same seeds and splits in every row.",
     "learning_curves": "The first tenth of training may lie outside the frame.",
@@ -37,6 +39,8 @@ _CAPTIONS = {
     "size": "Sizes are grouped so that every group holds about as many test molecules.",
     "errors": "The band is as wide as the mean error; triangles at the edges stand for errors outside the frame.",
     "roc": "The share of positives found against the share of negatives taken for one, as the threshold falls.",
+    "calibration": "A row that is always sure and often wrong lies far from the line.",
+    "connections": "What goes along with an answer need not be its reason: neighbouring connections are alike.",
     "sites": "Sites differ in scanners, protocols and how many of each group they hold.",
     "degree": "Degrees are grouped so that every group holds enough test predictions.",
     "layer_weights": "These are the weights that multiply the losses, not the logits they come from.",
@@ -239,8 +243,9 @@ def _memory(megabytes: float) -> str:
 
 
 def _predictions(run: Run, titles: Mapping[str, str]) -> str:
-    parts = [_figure(name, titles) for name in ("degree", "size", "errors", "roc", "confusion", "embedding")]
+    parts = [_figure(name, titles) for name in _FIGURES_OF_PREDICTIONS]
     parts += [diagnosis_table(run), _figure("sites", titles), sites_table(run)]
+    parts += [_figure("connections", titles), connections_table(run)]
     return "\n\n".join(["## Predictions", *filter(None, parts)]) if any(parts) else ""
 
 

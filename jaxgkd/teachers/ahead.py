@@ -13,14 +13,13 @@ import jax
 import numpy as np
 
 from jaxgkd.cores import available_cores
-from jaxgkd.teachers.token_batches import TokenRows
+from jaxgkd.teachers.token_batches import Batch, TokenRows
 from jaxgkd.training.devices import to_host
 
 _AHEAD = 2
 # Activations of a batch of a large model take hundreds of megabytes, and each thread holds one.
 _MOST_THREADS = 4
 
-Batch = tuple[int, int, tuple[int, int]]
 States = Callable[[np.ndarray, np.ndarray], jax.Array]
 
 

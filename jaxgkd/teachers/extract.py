@@ -25,17 +25,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from jaxgkd import processes
 from jaxgkd.errors import ConfigError, StoreError
 from jaxgkd.language.batches import Pooling
 from jaxgkd.teachers.ahead import computed
 from jaxgkd.teachers.manifest import Manifest, check_same, item_ids_hash, read_document
 from jaxgkd.teachers.prompts import prompt_hash
+from jaxgkd.teachers.shared_store import SharedStoreWriter
 from jaxgkd.teachers.store import Store, StoreWriter, store_path
 from jaxgkd.teachers.token_batches import (
     ACCELERATOR_TOKENS,
     CPU_TOKENS,
     batch_shapes,
     plan_batches,
+    share_of,
     tokenise,
     tokenizer_hash,
 )
@@ -145,11 +148,12 @@ def extract(
         dtype=dtype,
     )
     folder = store_path(root, manifest) if folder is None else Path(folder)
-    if (finished := _finished(folder, manifest)) is not None:
-        return finished
+    finished = _finished(folder, manifest) if processes.leading() else None
+    if processes.decided(finished is not None, "extract"):
+        return finished or Store.open(folder)
     tokens = tokenise(tokenizer, prompts, max_tokens=max_tokens)
     manifest = replace(manifest, n_rows=len(tokens.lengths))
-    mesh = execution().mesh
+    mesh = execution().language_mesh
     default_batch, shape_tokens = CPU_TOKENS if jax.default_backend() == "cpu" else ACCELERATOR_TOKENS
     shapes = batch_shapes(
         tokens.lengths,
@@ -159,31 +163,35 @@ def extract(
     )
     states = _states_function(model, manifest, mesh)
 
-    with StoreWriter(folder, manifest, item_ids, tokens.rows) as writer:
+    writer_of = StoreWriter if processes.count() == 1 else SharedStoreWriter
+    with writer_of(folder, manifest, item_ids, tokens.rows) as writer:
         batches = [batch for gap in writer.missing() for batch in plan_batches(tokens.lengths, shapes, *gap)]
-        gap_ends = {stop for _, stop in writer.missing()}
+        batches = share_of(batches, processes.number(), processes.count())
+        ends = {stop for _, stop in [*writer.missing(), *(batch[:2] for batch in batches[-1:])]}
         row_bytes = len(manifest.layers) * manifest.width * np.dtype(jnp.dtype(dtype)).itemsize
-        done = int(tokens.offsets[-1]) - sum(int(tokens.offsets[b] - tokens.offsets[a]) for a, b, _ in batches)
+        total = int(tokens.offsets[-1])
+        asked = sum(int(tokens.offsets[b] - tokens.offsets[a]) for a, b, _ in batches)
         held: list[np.ndarray] = []
         # Whoever asks the process to leave waits for the chunk that is being computed.
-        with deferred(), _Reporter(int(tokens.offsets[-1]), done, progress=progress, on_line=on_line) as reporter:
+        with deferred(), _Reporter(total, total - asked, progress=progress, on_line=on_line) as reporter:
             for first, stop, values in computed(states, tokens, batches, on_mesh=mesh is not None):
                 held.append(values)
                 reporter.advance(int(tokens.offsets[stop] - tokens.offsets[first]))
                 n_held = sum(map(len, held))
-                if len(held) == BATCHES_PER_CHUNK or n_held * row_bytes >= CHUNK_BYTES or stop in gap_ends:
+                if len(held) == BATCHES_PER_CHUNK or n_held * row_bytes >= CHUNK_BYTES or stop in ends:
                     now = time.perf_counter()
                     writer.write(stop - n_held, np.concatenate(held), seconds=now - start_time)
                     held, start_time = [], now
                     leave_if_asked()
+        writer.collect()
         planned = plan_batches(tokens.lengths, shapes, 0, manifest.n_rows)
         used = [shape for _, _, shape in planned]
         return writer.finish(
             {
                 "seconds": round(writer.seconds, 3),
-                "n_tokens": int(tokens.offsets[-1]),
+                "n_tokens": total,
                 "n_padded_tokens": sum(b * t for b, t in used),
-                "tokens_per_second": round(int(tokens.offsets[-1]) / max(writer.seconds, 1e-9), 1),
+                "tokens_per_second": round(total / max(writer.seconds, 1e-9), 1),
                 "n_truncated": tokens.n_truncated,
                 "n_distinct": manifest.n_rows,
                 "shapes": sorted(set(used)),

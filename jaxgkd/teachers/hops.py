@@ -54,7 +54,7 @@ class TextEncoder:
     @classmethod
     def load(cls, path_or_id: str) -> "TextEncoder":
         """From a folder, an installed package, the Hugging Face cache or the hub."""
-        folder, mesh = language.resolve(path_or_id), execution().mesh
+        folder, mesh = language.resolve(path_or_id), execution().language_mesh
         return cls(
             name=Path(path_or_id).name,
             model=language.load(folder, placement=None if mesh is None else partial(weights_sharding, mesh)),

@@ -16,6 +16,7 @@ from jaxgkd import __version__
 from jaxgkd.errors import ConfigError, StoreError
 
 FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
 HIDDEN = "hidden"
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 """The dtypes a store can round to, and what they are on disk; .npy does not know bfloat16, so its 16 bits are kept."""
@@ -135,13 +136,16 @@ def item_ids_hash(item_ids: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(item_ids)).encode()).hexdigest()
 
 
-def read_document(folder: Path) -> dict[str, Any]:
+def read_document(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
     """The content of a folder's manifest.json: the manifest's fields, ``files``, ``chunks`` and ``report``.
+
+    Args:
+      folder: of the store; name: of a document of the same kind.
 
     Raises:
       StoreError: it is missing, cut off, changed by hand or in another format.
     """
-    path = folder / "manifest.json"
+    path = folder / name
     if not path.is_file():
         raise StoreError("there is no store", file=folder, mend="run the extraction first")
     try:
@@ -176,7 +180,7 @@ def manifest_of(folder: Path, document: Mapping[str, Any]) -> Manifest:
     try:
         return Manifest(**{**values, "layers": tuple(values.pop("layers"))}, extras=extras)
     except ConfigError as error:
-        raise StoreError(str(error).rstrip("."), file=folder / "manifest.json", mend=AGAIN) from None
+        raise StoreError(str(error).rstrip("."), file=folder / MANIFEST, mend=AGAIN) from None
 
 
 def check_same(folder: Path, wanted: Manifest, document: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ from jaxgkd.teachers.manifest import (
     DTYPES,
     FORMAT_VERSION,
     HIDDEN,
+    MANIFEST,
     Manifest,
     check_same,
     item_ids_hash,
@@ -66,6 +67,9 @@ class StoreWriter:
             store = writer.finish()
     """
 
+    # Names of the document that is written, and of the chunks.
+    _document_name, _stem = MANIFEST, "chunk"
+
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -97,7 +101,9 @@ class StoreWriter:
         self._item_ids, self._rows = list(item_ids), rows
         with _disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock: int | None = lock_file(self.folder / ".lock", self.folder, StoreError)
+            self._lock: int | None = None
+            if self._owns_folder():
+                self._lock = lock_file(self.folder / ".lock", self.folder, StoreError)
         try:
             with _disk_errors(self.folder):
                 self._begin()
@@ -110,7 +116,7 @@ class StoreWriter:
             left_over.unlink()
         contents = {"items.json": json.dumps(self._item_ids).encode(), "rows.npy": _npy(self._rows)}
         files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-        if (self.folder / "manifest.json").exists():
+        if (self.folder / MANIFEST).exists():
             self._document = read_document(self.folder)
             check_same(self.folder, self.manifest, self._document)
             if self._document["files"] != files:
@@ -174,7 +180,7 @@ class StoreWriter:
         if given.keys() != declared.keys():
             raise ConfigError(f"arrays {sorted(given)} are not {sorted(declared)}", field="extras", mend="write all")
         taken = {chunk["files"][HIDDEN]["file"] for chunk in self._document["chunks"]}
-        stem = next(stem for i in count() if f"{(stem := f'chunk-{i:05d}')}.npy" not in taken)
+        stem = next(stem for i in count() if f"{(stem := f'{self._stem}-{i:05d}')}.npy" not in taken)
         entry: dict[str, Any] = {"start": start, "stop": stop, "seconds": round(seconds, 3), "files": {}}
         with _disk_errors(self.folder):
             for name, (shape, _) in declared.items():
@@ -196,7 +202,7 @@ class StoreWriter:
                     )
                 path = self.folder / (f"{stem}.npy" if name == HIDDEN else f"{stem}.{name}.npy")
                 entry["files"][name] = {"file": path.name, "sha256": _write_file(path, _npy(values))}
-            self._document["chunks"] = sorted([*self._document["chunks"], entry], key=lambda chunk: chunk["start"])
+            self._add(entry)
             self._save_document()
 
     def finish(self, report: Mapping[str, Any] | None = None) -> Store:
@@ -217,9 +223,25 @@ class StoreWriter:
         self.close()
         return Store.open(self.folder)
 
+    def collect(self) -> None:
+        """To be called between the last chunk and `finish`, by writers that share a store."""
+
+    def _owns_folder(self) -> bool:
+        return True
+
+    def _adopt(self, chunks: Sequence[Mapping[str, Any]]) -> None:
+        """Take over chunks that another writer has written, where they are whole and their rows missing."""
+        for chunk in chunks:
+            missing = any(a <= chunk["start"] and chunk["stop"] <= b for a, b in self.missing())
+            if missing and not _damaged(self.folder, chunk):
+                self._add(chunk)
+
+    def _add(self, chunk: Mapping[str, Any]) -> None:
+        self._document["chunks"] = sorted([*self._document["chunks"], chunk], key=lambda chunk: chunk["start"])
+
     def _save_document(self) -> None:
         sealed = {**self._document, "seal": seal_of(self._document)}
-        _write_file(self.folder / "manifest.json", json.dumps(sealed, indent=1).encode())
+        _write_file(self.folder / self._document_name, json.dumps(sealed, indent=1).encode())
 
 
 class Store:

@@ -19,6 +19,9 @@ ACCELERATOR_TOKENS = (32768, 2**20)
 MAX_SHAPES = 16
 LENGTH_STEP = 8
 
+# First row, end, and the shape (b, t) that its rows are padded to.
+Batch = tuple[int, int, tuple[int, int]]
+
 
 @dataclass(frozen=True)
 class TokenRows:
@@ -132,9 +135,7 @@ def batch_shapes(
     return tuple(reversed(shapes))
 
 
-def plan_batches(
-    lengths: np.ndarray, shapes: Sequence[tuple[int, int]], start: int, stop: int
-) -> Iterator[tuple[int, int, tuple[int, int]]]:
+def plan_batches(lengths: np.ndarray, shapes: Sequence[tuple[int, int]], start: int, stop: int) -> Iterator[Batch]:
     """Batches (first row, end, shape) over rows start..stop - 1 of sequences sorted longest first.
 
     Each batch takes the shortest shape that holds its first row and fills it. Where it begins is all that decides what
@@ -146,6 +147,16 @@ def plan_batches(
         end = min(start + shape[0], stop)
         yield start, end, shape
         start = end
+
+
+def share_of(batches: Sequence[Batch], part: int, n_parts: int) -> list[Batch]:
+    """The batches of one of several parts, which follow each other and compute about as many tokens each."""
+    ends = np.cumsum([rows * length for _, _, (rows, length) in batches]) if batches else np.zeros(0)
+    whole = ends[-1] if batches else 0
+    # A batch belongs to the part that its middle lies in.
+    middles = ends - 0.5 * np.diff(ends, prepend=0)
+    inside = np.flatnonzero((middles * n_parts >= whole * part) & (middles * n_parts < whole * (part + 1)))
+    return [batches[i] for i in inside.tolist()]
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

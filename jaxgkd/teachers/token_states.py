@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxgkd import processes
 from jaxgkd.errors import ConfigError, StoreError, UnsupportedModelError
 from jaxgkd.language import Encoder
 from jaxgkd.teachers.ahead import computed
@@ -167,15 +168,16 @@ def token_states(
         max_tokens=max_tokens,
     )
     folder = store_path(root, manifest)
-    try:
-        store = Store.open(folder)
-    except StoreError:
-        with StoreWriter(folder, manifest, items) as writer:
-            if on_line is not None:
-                on_line(f"running {layer} of {model.n_layers} layers over {len(items):,} tokens, once")
-            for start, stop in writer.missing():
-                _fill(writer, lower_part(model, layer), tokens, shapes, start, stop)
-            store = writer.finish({"seconds": round(writer.seconds, 3), "n_tokens": len(items)})
+    with processes.leader_first("token-states"):
+        try:
+            store = Store.open(folder)
+        except StoreError:
+            with StoreWriter(folder, manifest, items) as writer:
+                if on_line is not None:
+                    on_line(f"running {layer} of {model.n_layers} layers over {len(items):,} tokens, once")
+                for start, stop in writer.missing():
+                    _fill(writer, lower_part(model, layer), tokens, shapes, start, stop)
+                store = writer.finish({"seconds": round(writer.seconds, 3), "n_tokens": len(items)})
     return TokenStates(tokens, shapes, store, model.width)
 
 

@@ -5,13 +5,17 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxgkd import processes
 from jaxgkd.errors import CheckpointError
 
 Tree = Any
@@ -23,15 +27,17 @@ CHECKSUMS = "checksums.json"
 def save_tree(path: Path, tree: Tree) -> None:
     """Write nested dicts of arrays as the folder ``path``, which must not exist; a killed write leaves nothing there.
 
+    Several processes call this together, all of them with the whole arrays; the leader writes.
+
     Raises:
       CheckpointError: something is there already, or the disk does not take it.
     """
-    if path.exists():
+    if processes.decided(path.exists(), "there-already"):
         raise CheckpointError("there is something already", file=path, mend="choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent.absolute(), prefix=f".{path.name}.") as scratch:
-            whole = Path(scratch) / "tree"
+        with _scratch(path) as scratch:
+            whole = scratch / "tree"
             try:
                 load_orbax().save(os.fspath(whole), jax.tree.map(np.asarray, tree))
             except ValueError as error:
@@ -39,11 +45,27 @@ def save_tree(path: Path, tree: Tree) -> None:
                 if "os_error_code" not in str(error):
                     raise
                 raise OSError(errno.EIO, str(error).split(": ")[-1].split(" [")[0]) from error
-            (whole / CHECKSUMS).write_text(json.dumps(checksums(whole), indent=2) + "\n")
-            os.rename(whole, path)
+            if processes.leading():
+                (whole / CHECKSUMS).write_text(json.dumps(checksums(whole), indent=2) + "\n")
+                os.rename(whole, path)
     except OSError as error:
         mend = "free space there or choose another folder"
         raise CheckpointError(f"the checkpoint cannot be written ({error.strerror})", file=path, mend=mend) from error
+    processes.wait_for_all("checkpoint-written")
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A folder beside ``path``, the same one in all processes, gone at the end."""
+    folder = path.absolute().with_name(f".{path.name}.{processes.decided(secrets.randbits(31), 'scratch'):08x}")
+    if processes.leading():
+        folder.mkdir()
+    processes.wait_for_all("scratch-made")
+    try:
+        yield folder
+    finally:
+        if processes.leading():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_tree(path: Path) -> Tree:
@@ -64,7 +86,8 @@ def load_tree(path: Path) -> Tree:
             raise ValueError(f"{CHECKSUMS} holds no checksums")
         if damaged := sorted(name for name in written if written[name] != found.get(name)):
             raise CheckpointError(f"the checkpoint is damaged in {damaged[0]}", file=path, mend=mend)
-        return jax.tree.map(np.asarray, load_orbax().load(os.fspath(path.absolute())))
+        with _alone():
+            return jax.tree.map(np.asarray, load_orbax().load(os.fspath(path.absolute())))
     except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise CheckpointError(f"the checkpoint cannot be read ({reason})", file=path, mend=mend) from error
@@ -103,6 +126,15 @@ def from_leaves(leaves: dict[str, np.ndarray], like: Tree) -> Tree:
         if leaves[name].shape != leaf.shape:
             raise CheckpointError(f"{name} has shape {leaves[name].shape}, the model needs {leaf.shape}", mend=mend)
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in wanted])
+
+
+def _alone():
+    """Orbax reads for this process alone, which wants all of the arrays."""
+    v1, me = load_orbax(), processes.number()
+    options = v1.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}"
+    )
+    return v1.Context(multiprocessing_options=options)
 
 
 def load_orbax():

@@ -6,6 +6,7 @@ where there is no mesh, and on those of several processes, each of which gives i
 of them have on the host.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,17 +25,18 @@ ROWS = PartitionSpec(DATA)
 EVERYWHERE = PartitionSpec()
 
 
-def make_mesh(n_devices: int, n_model: int = 1) -> Mesh | None:
-    """A mesh [n_devices / n_model, n_model] of the first devices of all processes, or None for a single one.
+def make_mesh(n_devices: int, n_model: int = 1, *, of: Sequence[Any] | None = None) -> Mesh | None:
+    """A mesh [n_devices / n_model, n_model] of the first devices, or None for a single one.
 
     Args:
       n_devices: how many; 0 takes all there are.
       n_model: that share the weights of a language model.
+      of: which there are, by default those of all processes.
 
     Raises:
       ConfigError: there are fewer, they do not divide, or a process would have none.
     """
-    there = jax.devices()
+    there = jax.devices() if of is None else of
     n = n_devices or len(there)
     if n > len(there):
         what = f"{n} devices are asked for, {len(there)} {there[0].platform} devices are there"
@@ -42,7 +44,7 @@ def make_mesh(n_devices: int, n_model: int = 1) -> Mesh | None:
     if n % n_model:
         what = f"{n} devices do not divide by {n_model}"
         raise ConfigError(what, field="--model-devices", mend="give a divisor of the number of devices")
-    if jax.process_count() > 1 and n < len(there):
+    if of is None and jax.process_count() > 1 and n < len(there):
         what = f"{n} of {len(there)} devices are asked for, which leaves out processes"
         raise ConfigError(what, field="--devices", mend="give 0, for all")
     if n == 1:

@@ -9,8 +9,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
+import jax
 from jax.sharding import Mesh
 
+from jaxgkd import processes
 from jaxgkd.errors import ConfigError
 from jaxgkd.training.devices import make_mesh
 
@@ -45,12 +47,26 @@ class Execution:
 
     @property
     def mesh(self) -> Mesh | None:
-        """Of the devices, None for a single one.
+        """Of the devices of all processes, None for a single one.
 
         Raises:
           ConfigError: there are fewer devices.
         """
+        if processes.count() > 1:
+            # Whatever shares the weights of a language model lies within a process.
+            return make_mesh(0 if self.devices == 1 else self.devices)
         return None if self.devices == 1 else make_mesh(self.devices, self.model_devices)
+
+    @property
+    def language_mesh(self) -> Mesh | None:
+        """Of the devices that run a language model, those of this process, None for a single one.
+
+        Raises:
+          ConfigError: there are fewer devices.
+        """
+        if processes.count() > 1:
+            return make_mesh(0, self.model_devices, of=jax.local_devices())
+        return self.mesh
 
 
 _execution: ContextVar[Execution] = ContextVar("execution", default=Execution())  # noqa: B039

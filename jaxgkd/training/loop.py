@@ -20,7 +20,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxgkd.training.devices import DATA, EVERYWHERE, MODEL, RUNS, put, put_runs, to_host
 from jaxgkd.training.execution import execution
-from jaxgkd.training.parts import join, rows_of_parts, side_by_side, take
+from jaxgkd.training.parts import MOST_TOGETHER, join, rows_of_parts, side_by_side, take
 from jaxgkd.training.soundness import MOST_SKIPPED, choose, sound, without_broken
 from jaxgkd.training.underway import underway
 
@@ -64,6 +64,8 @@ class Fit:
 
 # How often the host sees the state, at most: between two stretches the program runs without it.
 _STRETCHES = 50
+# Epochs between evaluations from which on the training after the last one is worth a branch.
+_LONG_PERIOD = 4
 
 
 class _State(NamedTuple):
@@ -107,6 +109,7 @@ def fit(
     select_by: str = "valid",
     higher_is_better: bool = True,
     on_progress: Callable[[int, float], None] | None = None,
+    together: int = MOST_TOGETHER,
 ) -> Fit:
     """Train all runs to the end, or until each has gone ``patience`` epochs without a better validation score.
 
@@ -123,6 +126,7 @@ def fit(
       on_progress: called with the epoch and the mean of the selecting metric over the runs that still train, some
         fifty times at most. It is called between two stretches of the program: a callback from inside would keep the
         program out of JAX's compilation cache.
+      together: runs that a CPU takes at once, at most; 1 where a run's products are large and read inputs of its own.
 
     Raises:
       ValueError: ``epochs`` or ``evaluate_every`` is below 1.
@@ -141,7 +145,7 @@ def fit(
     # With steps left out there is more to keep: a training that was broken off without begins anew.
     settings = (evaluations, evaluate_every, patience or 0, select_by, sign, names(problem), skip)
     whole = mesh is not None or jax.default_backend() != "cpu"
-    rows = np.arange(n_run)[None] if whole else rows_of_parts(n_run)
+    rows = np.arange(n_run)[None] if whole else rows_of_parts(n_run, together)
     with underway(settings, keys, run_data, shared) as training:
         keys, run_data, shared = put_runs(keys, mesh), put_runs(run_data, mesh), put(shared, mesh, EVERYWHERE)
         given: list[tuple[Any, ...]] = [(keys, run_data, shared)]
@@ -236,8 +240,8 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign, me
 
     A period is an evaluation and the training up to the next one, in this order: what the evaluation of some weights
     and their gradient have in common (the product of inputs without dropout with the first layer) the compiler then
-    computes once. The price is an evaluation of the initial weights and a period after the last evaluation, of which
-    nothing is kept.
+    computes once. The price is an evaluation of the initial weights and, where periods are short, one after the last
+    evaluation, of which nothing is kept.
     """
     total = evaluations * evaluate_every
     # On a mesh every device goes through the program with its own runs: nothing has to be exchanged.
@@ -303,10 +307,22 @@ def _program(problem, evaluations, evaluate_every, patience, select_by, sign, me
         def epoch_of_all(state, epoch):
             return jax.vmap(partial(train, shared, epoch))(state, keys, run_data)
 
+        def go_on(state):
+            state, logs = jax.lax.scan(epoch_of_all, state, first_epoch + jnp.arange(evaluate_every))
+            return state, {name: values[-1] for name, values in logs.items()}
+
+        def stay(state):
+            _, logs = jax.eval_shape(go_on, state)
+            return state, jax.tree.map(lambda log: jnp.full(log.shape, jnp.nan, log.dtype), logs)
+
         state, metrics = jax.vmap(partial(evaluate, shared, first_epoch))(state, run_data)
-        state, logs = jax.lax.scan(epoch_of_all, state, first_epoch + jnp.arange(evaluate_every))
+        if evaluate_every < _LONG_PERIOD:
+            state, logs = go_on(state)
+        else:
+            # An evaluation shares nothing with what comes then, and the training after the last one can be saved.
+            state, logs = jax.lax.cond(first_epoch < total, go_on, stay, state)
         as_float = lambda tree: jax.tree.map(lambda value: value.astype(jnp.float32), tree)  # noqa: E731
-        return state, as_float(metrics), as_float({name: values[-1] for name, values in logs.items()})
+        return state, as_float(metrics), as_float(logs)
 
     def begin(keys, run_data, shared):
         state = jax.vmap(start)(keys, run_data)

@@ -18,15 +18,21 @@ from jaxgkd.cores import available_cores
 
 Tree = Any
 # More runs than these in a part leave the caches.
-_MOST_TOGETHER = 5
+MOST_TOGETHER = 5
 _FEWEST = 4
 
 
-def rows_of_parts(n_run: int) -> np.ndarray:
-    """Which runs go together, [parts, together], in order; the last one is repeated so that parts have one shape."""
-    if n_run < _FEWEST:
+def rows_of_parts(n_run: int, most: int = MOST_TOGETHER) -> np.ndarray:
+    """Which runs go together, [parts, together], in order; the last one is repeated so that parts have one shape.
+
+    Args:
+      n_run: runs; most: of a part.
+    """
+    if most == 1:
+        return np.arange(n_run)[:, None]
+    if n_run < _FEWEST and n_run <= most:
         return np.arange(n_run)[None]
-    fewest = 2 * -(-n_run // (2 * _MOST_TOGETHER))
+    fewest = 2 * -(-n_run // (2 * most))
     n_part = min(range(fewest, fewest + 6, 2), key=lambda parts: parts * -(-n_run // parts))
     together = -(-n_run // n_part)
     return np.minimum(np.arange(n_part * together), n_run - 1).reshape(n_part, together)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import platform
+import secrets
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
+from jaxgkd import processes
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.training.stage import once
 from jaxgkd.whole_file import write_whole
@@ -48,7 +50,7 @@ class RunDirectory:
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             # What a killed process was writing and never finished.
-            for left in (path / "checkpoints").glob(".*"):
+            for left in (path / "checkpoints").glob(".*") if processes.leading() else ():
                 shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
             raise ConfigError(
@@ -57,17 +59,19 @@ class RunDirectory:
         if not os.access(path, os.W_OK):
             raise ConfigError("the folder cannot be written to", file=path, mend="choose another --out")
         settings = json.loads(json.dumps(config))
+        _check_shared(path)
         if (path / "config.json").exists():
             self._check_same(settings, read_json(path / "config.json"))
         else:
             self.write_json("config.json", settings)
         if not (path / "environment.json").exists():
             self.write_json("environment.json", environment())
+        processes.wait_for_all("run-directory")
 
     @property
     def finished(self) -> bool:
         """Whether the run reached its end: ``summary.json`` is the last thing that is written."""
-        return (self.path / "summary.json").exists()
+        return bool(processes.decided((self.path / "summary.json").exists(), "finished"))
 
     def stage(self, name: str, compute: Callable[[], Any]) -> Any:
         """The nested dicts of arrays that ``compute`` returns, computed at most once in the life of the folder.
@@ -109,6 +113,26 @@ class RunDirectory:
                 )
 
 
+def _check_shared(path: Path) -> None:
+    """Whether all processes see the same folder.
+
+    Raises:
+      ConfigError: they do not.
+    """
+    if processes.count() == 1:
+        return
+    mark = path / ".shared"
+    drawn = processes.decided(secrets.randbits(31), "folder")
+    write_whole(mark, str(drawn).encode())
+    processes.wait_for_all("marked")
+    seen = mark.exists() and mark.read_text() == str(drawn)
+    if processes.anywhere(not seen)[0]:
+        what = "process 0 writes there, and not all others see it"
+        raise ConfigError(what, file=path, mend="choose an --out on a file system that all processes share")
+    if processes.leading():
+        mark.unlink()
+
+
 def check_folder(path: Path, *, resume: bool, flag: str = "--out") -> bool:
     """Whether there is something to continue in a run's folder; finds out what would be refused, and makes nothing.
 
@@ -122,7 +146,8 @@ def check_folder(path: Path, *, resume: bool, flag: str = "--out") -> bool:
     """
     mend = f"choose another {flag}"
     try:
-        used = path.is_dir() and any(path.iterdir())
+        # Of several processes the others come after the leader has asked, and may have begun to write.
+        used = bool(processes.decided(path.is_dir() and any(path.iterdir()), "folder-used"))
     except OSError as error:
         raise ConfigError(f"the folder cannot be read ({error.strerror})", file=path, mend=mend) from error
     if used and not resume:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from jaxgkd import processes
 from jaxgkd.errors import CheckpointError, ConfigError
 from jaxgkd.training.checkpoint import CHECKSUMS, checksums
 from jaxgkd.whole_file import write_whole
@@ -62,11 +63,13 @@ class KeptStudent:
 
 
 def write_student(run: Path, kept: KeptStudent) -> None:
-    """Write ``run/student``, whole or not at all; one that is there already is replaced.
+    """Write ``run/student``, whole or not at all, in the place of one that is there; of several processes the leader.
 
     Raises:
       CheckpointError: the disk does not take it.
     """
+    if not processes.leading():
+        return
     described = {name: value for name, value in asdict(kept).items() if name not in ("weights", "files")}
     described = {"format": _FORMAT, **described}
     tensors = {name: np.ascontiguousarray(leaf) for name, leaf in kept.weights.items()}

@@ -25,14 +25,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgkd import processes
 from jaxgkd.errors import CheckpointError
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name, load_orbax, load_tree, save_tree
 from jaxgkd.training.file_lock import lock_file
-from jaxgkd.training.termination import asked_to_leave, deferred, leave_if_asked
+from jaxgkd.training.termination import Terminated, asked_to_leave, deferred
 
 Tree = Any
 # Of every training; the older one is for the case that the newest is damaged.
 _KEPT = 2
+# Several processes ask each other whether to keep a state after so many steps, and wait for each other when they do.
+_STEPS_BETWEEN_QUESTIONS = 8
 # The end of a training that took less is not worth keeping: doing it again costs little.
 _SHORT_SECONDS = 5.0
 
@@ -68,9 +71,14 @@ class Keeper:
     def write(self, folder: Path, parts: dict[str, dict[str, np.ndarray]]) -> None:
         """Write a state beside the training; waits for the one before, whose errors are raised here.
 
+        Several processes write it at once, in the training: what they exchange for that must not cross what it does.
+
         Raises:
           CheckpointError: the disk does not take it.
         """
+        if processes.count() > 1:
+            _write(folder, parts)
+            return
         with self._lock:
             self._wait()
             load_orbax()
@@ -101,14 +109,14 @@ _keeper: ContextVar[Keeper | None] = ContextVar("keeper", default=None)
 def keeping(folder: Path, every: float) -> Iterator[None]:
     """Trainings inside are kept under ``folder``, about every so many seconds; those that are there go on.
 
-    What is kept stays: whoever has what the trainings were for calls `discard`. Where another process keeps its
-    trainings there, this one keeps none.
+    What is kept stays: whoever has what the trainings were for calls `discard`. Where another run keeps its trainings
+    there, this one keeps none. Of several processes the leader writes.
 
     Raises:
       CheckpointError: the folder cannot be made.
     """
-    lock = _lock(folder)
-    keeper = None if lock is None else Keeper(folder, every)
+    lock = _lock(folder) if processes.leading() else None
+    keeper = Keeper(folder, every) if processes.decided(lock is not None, "keeping") else None
     token = _keeper.set(keeper)
     try:
         yield
@@ -117,7 +125,8 @@ def keeping(folder: Path, every: float) -> Iterator[None]:
         try:
             if keeper is not None:
                 keeper.close()
-                _remove_if_unused(folder)
+                if processes.leading():
+                    _remove_if_unused(folder)
         finally:
             if lock is not None:
                 os.close(lock)
@@ -177,7 +186,7 @@ class Training:
         self._keeper, self._given = keeper, given
         self._folder: Path | None = None
         self._begun = time.monotonic()
-        self._position = 0
+        self._position = self._steps = 0
 
     def kept(self) -> Kept | None:
         """The newest state that is there, if any.
@@ -189,13 +198,16 @@ class Training:
         if self._keeper is None:
             return None
         self._keeper.wait()
-        if not any(each.is_dir() for each in self._keeper.folder.iterdir()):
+        found = -1
+        if processes.leading() and any(each.is_dir() for each in self._keeper.folder.iterdir()):
+            found = max(_positions(self._own_folder()), default=-1)
+        if (found := processes.decided(found, "kept")) < 0:
             return None
-        if not (found := _positions(self._own_folder())):
-            return None
-        self._position = found[-1]
-        parts = load_tree(self._own_folder() / _name(found[-1]))
-        return Kept(found[-1], {part: _unescaped(leaves) for part, leaves in parts.items()})
+        self._position = found
+        parts = load_tree(self._own_folder() / _name(found))
+        # Before any process has read it, no other goes on and lets a newer one take its place.
+        processes.wait_for_all("kept-read")
+        return Kept(found, {part: _unescaped(leaves) for part, leaves in parts.items()})
 
     def reached(self, position: int, state: Callable[[], dict[str, Tree]]) -> None:
         """To be called after every stretch: keeps the state if it is time to, and leaves if that was asked for.
@@ -208,15 +220,23 @@ class Training:
           Terminated: SIGTERM has come; the state is kept.
           CheckpointError: the disk does not take it.
         """
+        self._steps += 1
+        if processes.count() > 1 and self._steps % _STEPS_BETWEEN_QUESTIONS:
+            return
         leaving = asked_to_leave()
-        if self._keeper is not None and (leaving or self._keeper.due()):
+        due = self._keeper is not None and processes.leading() and (leaving or self._keeper.due())
+        leaving, due = processes.anywhere(leaving, due)
+        if due or (leaving and self._keeper is not None):
             self._keep(position, state)
-        leave_if_asked()
+        if leaving:
+            raise Terminated
 
     def finished(self, position: int, state: Callable[[], dict[str, Tree]]) -> None:
         """To be called at the end; other trainings of the stage may follow, while which this one need not be redone."""
-        if self._keeper is not None and time.monotonic() - self._begun >= min(_SHORT_SECONDS, self._keeper.every):
-            self._keep(position, state)
+        if self._keeper is not None:
+            long = time.monotonic() - self._begun >= min(_SHORT_SECONDS, self._keeper.every)
+            if processes.decided(long, "finished"):
+                self._keep(position, state)
 
     def broken(self, what: str, state: Callable[[], dict[str, Tree]]) -> FloatingPointError:
         """The error of a training that cannot go on, its state kept beside those it could go on from, and named."""
@@ -224,7 +244,8 @@ class Training:
             return FloatingPointError(what)
         folder = self._own_folder() / "broken"
         self._keeper.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        if processes.leading():
+            shutil.rmtree(folder, ignore_errors=True)
         _write(folder, _parts(state()))
         return FloatingPointError(f"{what} (the state is kept in {folder})")
 
@@ -250,7 +271,8 @@ def underway(*given: Any) -> Iterator[Training]:
         without arguments, which give such pytrees when they are needed.
     """
     with deferred():
-        leave_if_asked()
+        if any(processes.anywhere(asked_to_leave())):
+            raise Terminated
         yield Training(_keeper.get(), given)
 
 
@@ -285,7 +307,7 @@ def _parts(state: dict[str, Tree]) -> dict[str, dict[str, np.ndarray]]:
 
 def _write(folder: Path, parts: dict[str, dict[str, np.ndarray]]) -> None:
     save_tree(folder, parts)
-    for position in _positions(folder.parent)[:-_KEPT]:
+    for position in _positions(folder.parent)[:-_KEPT] if processes.leading() else ():
         shutil.rmtree(folder.parent / _name(position), ignore_errors=True)
 
 

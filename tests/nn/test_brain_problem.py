@@ -22,9 +22,11 @@ def data():
     connectivity = (values + values.swapaxes(1, 2)) / 2
     part = np.arange(N) // 2 % 3
     run = {
+        "batches": np.stack([make_batches([np.flatnonzero(part > 0)], 8, PASSES, 0)[0]] * 2),
         "labelled": np.stack([part > 0] * 2),
-        "taught": np.stack([part > 0] * 2),
-        "valid": np.stack([part == 0] * 2),
+        # The last one fills up and does not count.
+        "valid": np.stack([np.append(np.flatnonzero(part == 0), 0)] * 2),
+        "valid_counts": np.stack([np.append(np.ones((part == 0).sum(), bool), False)] * 2),
         "states": random.normal(size=(2, N, 3)).astype(np.float32),
         "answers": random.normal(size=(2, N, 2)).astype(np.float32),
         "settings": {
@@ -36,12 +38,7 @@ def data():
             "temperature": np.ones(2, np.float32),
         },
     }
-    batches = make_batches(N, 8, PASSES, 0)
-    shared = {
-        "inputs": BrainInputs(jnp.asarray(connectivity.reshape(N, -1))),
-        "labels": jnp.asarray(labels),
-        "batches": jnp.asarray(batches),
-    }
+    shared = {"inputs": BrainInputs(jnp.asarray(connectivity.reshape(N, -1))), "labels": jnp.asarray(labels)}
     return jax.tree.map(jnp.asarray, run), shared
 
 
@@ -51,18 +48,21 @@ def trained(data):
 
 
 def train(run, shared, problem=taught_brain_problem):
-    steps = len(shared["batches"])
+    steps = run["batches"].shape[1]
     keys = jnp.stack([jax.random.key(0)] * 2)
     return fit(problem(MAKE, steps), keys, run, shared, epochs=steps, evaluate_every=steps // PASSES)
 
 
-def test_batches_hold_everyone_once_a_pass():
-    batches = make_batches(20, 6, 3, 1)
-    assert batches.shape == (9, 6) and batches.dtype == np.int32
-    for of_pass in batches.reshape(3, 18):
-        assert len(set(of_pass.tolist())) == 18 and of_pass.max() < 20
-    assert (make_batches(5, 99, 2, 0).shape) == (2, 5)
-    np.testing.assert_array_equal(make_batches(20, 6, 3, 1), batches)
+def test_batches_hold_every_subject_of_a_fold_at_most_once_a_pass():
+    folds = [np.arange(20), np.arange(30, 53)]
+    batches = make_batches(folds, 6, 3, 1)
+    assert batches.shape == (2, 9, 6) and batches.dtype == np.int32
+    for rows, of_fold in zip(folds, batches, strict=True):
+        for of_pass in of_fold.reshape(3, 18):
+            assert len(set(of_pass.tolist())) == 18 and np.isin(of_pass, rows).all()
+        assert (of_fold[:3] != of_fold[3:6]).any()
+    assert make_batches([np.arange(5), np.arange(9)], 99, 2, 0).shape == (2, 2, 5)
+    np.testing.assert_array_equal(make_batches(folds, 6, 3, 1), batches)
 
 
 def test_labels_are_learned_and_the_teacher_is_approached(data, trained):
@@ -75,7 +75,7 @@ def test_labels_are_learned_and_the_teacher_is_approached(data, trained):
         graphdef_of(MAKE), *jax.tree.map(lambda leaf: leaf[0], (trained.params, trained.rest)), shared["inputs"], 7
     )
     assert said.logits.shape == (N, 2) and said.projected.shape == (N, 3)
-    counted = np.asarray(run["valid"][0])
+    counted = np.asarray(run["valid"][0][:-1])
     positive = np.asarray(said.logits[:, 1] - said.logits[:, 0])[counted]
     labels = np.asarray(shared["labels"])[counted]
     pairs = positive[labels == 1][:, None] - positive[labels == 0]
@@ -84,7 +84,7 @@ def test_labels_are_learned_and_the_teacher_is_approached(data, trained):
 
 def test_what_a_run_does_not_train_on_changes_nothing(data, trained):
     run, shared = data
-    hidden = ~np.asarray(run["taught"][0])
+    hidden = ~np.isin(np.arange(N), np.asarray(run["batches"][0]))
     # Labels of tested subjects; here all that are neither trained nor validated would be, so the states are changed.
     changed = run | {name: jnp.where(hidden[:, None], 99.0, run[name]) for name in ("states", "answers")}
     assert all((changed[name] != run[name]).any() for name in ("states", "answers"))

@@ -54,7 +54,7 @@ def test_every_figure_is_readable(run_directory, summary, predictions, names, re
 def test_figures_are_png_files_and_stale_ones_go(run_directory):
     path = run_directory()
     titles = write_figures(read_run(path), path / "figures")
-    assert set(titles) == set(FIGURES) - {"loss_terms", "size", "errors", "roc", "sites"}
+    assert set(titles) == set(FIGURES) - {"loss_terms", "size", "errors", "roc", "calibration", "sites", "connections"}
     assert all((path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in titles)
     first = (path / "figures" / "results.png").read_bytes()
     for name in ("predictions.npz", "metrics.jsonl"):

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgkd.teachers.token_batches import batch_shapes, plan_batches, tokenise
+from jaxgkd.teachers.token_batches import batch_shapes, plan_batches, share_of, tokenise
 from tests.teachers.letters import letters
 
 
@@ -49,6 +49,17 @@ def test_batches_cover_every_row_once_and_continue_from_any_of_their_starts(leng
         assert 0 < stop - first <= rows and lengths[first] <= length
         assert list(plan_batches(lengths, shapes, first, len(lengths))) == plan[k:]
         assert list(plan_batches(lengths, shapes, first, stop)) == [plan[k]]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 64), st.integers(1, 40)), max_size=40), st.integers(1, 9))
+def test_shares_follow_each_other_and_are_about_as_large(shapes, n_parts):
+    batches = [(i, i + 1, shape) for i, shape in enumerate(shapes)]
+    shares = [share_of(batches, part, n_parts) for part in range(n_parts)]
+    assert list(itertools.chain(*shares)) == batches
+    tokens = [sum(rows * length for _, _, (rows, length) in share) for share in shares]
+    largest = max((rows * length for rows, length in shapes), default=0)
+    assert max(tokens) <= sum(tokens) / n_parts + largest
 
 
 def test_tokenise_sorts_longest_first_and_maps_back():

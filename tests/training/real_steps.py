@@ -101,7 +101,7 @@ def typed_nodes(kind, runs=3):
 
 
 def brains(kind, runs=10):
-    """BLEG: folds and rows of a repeat on the same batches."""
+    """BLEG: folds and rows of a repeat, each on batches of its own."""
     n, regions, passes = 24, 8, 2
     values = np.asarray(normal(n, regions, regions))
     connectivity = (values + values.swapaxes(1, 2)) / 2
@@ -111,17 +111,17 @@ def brains(kind, runs=10):
         inputs = BrainInputs(jnp.asarray(connectivity.reshape(n, -1)))
     part = (np.arange(n) // 2 + np.arange(runs)[:, None]) % 3
     run_data = {
+        "batches": jnp.asarray(make_batches([np.flatnonzero(of_run > 0) for of_run in part], 8, passes, 0)),
         "labelled": jnp.asarray(part > 0),
-        "taught": jnp.asarray(part > 0),
-        "valid": jnp.asarray(part == 0),
+        "valid": jnp.asarray(np.stack([np.flatnonzero(of_run == 0) for of_run in part])),
+        "valid_counts": jnp.ones((runs, n // 3), bool),
         "states": normal(runs, n, 3),
         "answers": normal(runs, n, 2),
         **settings(runs, state_strength=1.0, answer_strength=1.0, temperature=1.0),
     }
-    batches = make_batches(n, 8, passes, 0)
-    shared = {"inputs": inputs, "labels": jnp.arange(n) % 2, "batches": jnp.asarray(batches)}
+    shared = {"inputs": inputs, "labels": jnp.arange(n) % 2}
     make = brain_student_maker(kind, regions if kind != "mlp" else regions**2, 8, 1, 2, 3)
-    return taught_brain_problem(make, len(batches)), keys(runs), run_data, shared
+    return taught_brain_problem(make, run_data["batches"].shape[1]), keys(runs), run_data, shared
 
 
 def bags(runs=3):

@@ -32,6 +32,7 @@ def test_parts_hold_every_run_once_and_fill_up_with_the_last(n_run):
     assert rows.ravel()[:n_run].tolist() == list(range(n_run)) and set(rows.ravel()[n_run:].tolist()) <= {n_run - 1}
     assert rows.shape[1] <= 5 or n_run < 4
     assert len(rows) % 2 == 0 or n_run < 4
+    assert rows_of_parts(n_run, 1).tolist() == [[run] for run in range(n_run)]
     # What fills up is little, and no part consists of it.
     assert rows.size - n_run <= max(1, 0.2 * n_run) and rows[-1, 0] <= n_run - 1
 
@@ -62,7 +63,7 @@ def test_parts_are_the_runs_one_would_have_had_together(problem, patience, monke
         return fit(problem, keys, data, jnp.float32(1), epochs=40, patience=patience, on_progress=progress)
 
     parts = train()
-    monkeypatch.setattr(loop, "rows_of_parts", lambda n_run: np.arange(n_run)[None])
+    monkeypatch.setattr(loop, "rows_of_parts", lambda n_run, most: np.arange(n_run)[None])
     in_parts, told = told, []
     whole = train()
     np.testing.assert_allclose(whole.params["w"], parts.params["w"], rtol=1e-5)

@@ -134,13 +134,14 @@ def test_a_batch_in_the_middle_of_an_epoch_is_gone_on_from(tmp_path, monkeypatch
     def leave():
         nonlocal reached
         reached += 1
-        if reached == 10:
+        if reached == 11:
             raise Killed
+        return False
 
-    monkeypatch.setattr("jaxgkd.training.underway.leave_if_asked", leave)
+    monkeypatch.setattr("jaxgkd.training.underway.asked_to_leave", leave)
     with pytest.raises(Killed), keeping(tmp_path, 0.0):
         fit_on_batches()
-    # One call at the beginning, one a batch and one an epoch: this is the first batch of the third epoch.
+    # One call at the beginning, one a batch and one an epoch: the last state is of the third epoch's first batch.
     assert positions(tmp_path)[-1] == 9
     with keeping(tmp_path, 0.0):
         same(fit_on_batches(), undisturbed)
