@@ -1,6 +1,6 @@
 """The runs of the BLEG tables: a name and the flags of ``jaxgkd run bleg`` that make it.
 
-    python experiments/bleg/rows.py                       # every run, one after another, about an hour on two cores
+    python experiments/bleg/rows.py                       # every run, one after another, about two hours on two cores
     python experiments/bleg/rows.py --only abide-gcn      # some of them
     python experiments/bleg/rows.py --list                # the commands, without running them
 
@@ -16,23 +16,32 @@ from run_rows import main
 
 ABIDE = ["--data", "abide"]
 TANGENT = ["--connectivity", "tangent", "--shrinkage", "0.5", "0.7"]
-MLP = [*ABIDE, "--student", "mlp", "--learning-rate", "0.003", "--dropout", "0.7", "--weight-decay", "3"]
-MLP += ["--search", "12"]
+MLP = [*ABIDE, "--student", "mlp", "--search", "12"]
 #: The details of the texts make MiniLM's states say less of the group, see experiments/LOG.md.
 SHORT = ["--texts", "conclusion"]
-GCN = [*ABIDE, "--search", "1", "--baselines", "ridge", "--student", "gcn", "--width", "32", "--epochs", "16"]
-GCN += ["--answer-strength", "3", "--state-strength", "0.3"]
+GCN = [*ABIDE, *SHORT, "--baselines", "ridge"]
 LINEAR = ["--baselines", "ridge", "logistic", "svm"]
+FIVE = ["--seeds", "5"]
 
 ROWS: dict[str, list[str]] = {
     "default": [],
-    "abide-mlp-tangent": [*MLP, *TANGENT, *SHORT, *LINEAR, "--seeds", "3"],
-    "abide-mlp-tangent-shuffled": [*MLP, *TANGENT, *SHORT, "--shuffle-texts"],
-    "abide-mlp-tangent-details": [*MLP, *TANGENT],
-    "abide-mlp": [*MLP, *SHORT, *LINEAR, "--seeds", "3"],
-    "abide-gcn": GCN,
+    "abide-mlp-tangent": [*MLP, *TANGENT, *SHORT, *LINEAR, *FIVE],
+    "abide-mlp": [*MLP, *SHORT, *LINEAR, *FIVE],
+    "abide-gcn": [*GCN, *FIVE],
+    "abide-mlp-shuffled": [*MLP, *SHORT, "--shuffle-texts", *FIVE],
     "abide-gcn-shuffled": [*GCN, "--shuffle-texts"],
-    "abide-large": [*ABIDE, *TANGENT, "--student", "gcn", "--width", "256", "--epochs", "300", "--seeds", "5"],
+    "abide-mlp-tangent-shuffled": [*MLP, *TANGENT, *SHORT, "--shuffle-texts"],
+    "abide-brainnetcnn": [*GCN, "--student", "brainnetcnn"],
+    "abide-bnt": [*GCN, "--student", "bnt"],
+    "abide-gcn-2+3": [*GCN, "--stages", "2+3"],
+    "abide-mlp-details": [*MLP],
+    "abide-mlp-states": [*MLP, *SHORT, "--teaches", "states"],
+    "abide-mlp-answers": [*MLP, *SHORT, "--teaches", "answers"],
+    "abide-mlp-10-shots": [*MLP, *SHORT, "--k-shot", "10", *FIVE],
+    "abide-mlp-50-shots": [*MLP, *SHORT, "--k-shot", "50", *FIVE],
+    "abide-mlp-30-percent": [*MLP, *SHORT, "--label-ratio", "0.3", *FIVE],
+    "abide-mlp-sites": [*MLP, *SHORT, "--leave-one-site-out"],
+    "abide-large": [*ABIDE, *TANGENT, "--student", "gcn", "--width", "256", "--epochs", "300", *FIVE],
 }
 
 if __name__ == "__main__":
