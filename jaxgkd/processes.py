@@ -8,6 +8,7 @@ barrier; with one process everything here does nothing.
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from jaxgkd.errors import ConfigError
 AUTO = "auto"
 # Longer than the leader needs for what the others wait for: a language model over all texts, say.
 _MOST_HOURS = 24
+_SECONDS_BEHIND = 2.0
 
 _number, _count = 0, 1
 _waits = counter()
@@ -67,6 +69,8 @@ def join(flags: Processes) -> None:
         return
     import jax
 
+    # It would take SIGTERM for itself, see `jaxgkd.training.termination`.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         if flags.coordinator == AUTO:
             jax.distributed.initialize()
@@ -138,6 +142,9 @@ def leader_first(what: str) -> Iterator[None]:
 def leave(code: int) -> int:
     """The exit code of this process; after an error, one of several ends here, not to keep the others waiting."""
     if _count > 1 and code:
+        if leading():
+            # The others are connected through it, and are ended with it.
+            time.sleep(_SECONDS_BEHIND)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -29,7 +29,9 @@ def project(layer: Mapping[str, Array], name: str, inputs: Array) -> Array:
     if is_quantised(kernel):
         outputs = _times_quantised(inputs, kernel)
     else:
-        outputs = jnp.matmul(inputs, kernel, precision=precision)
+        # As rows: XLA on a CPU is slow in gradients of weights whose inputs have more than two axes.
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        outputs = jnp.matmul(rows, kernel, precision=precision).reshape(*inputs.shape[:-1], -1)
     if f"{name}_bias" in layer:
         outputs = outputs + layer[f"{name}_bias"]
     if f"{name}_lora_a" in layer:
