@@ -32,9 +32,10 @@ def draw_connections(run: Run) -> Drawing | None:
     regions = sorted(network, key=lambda name: (network[name], name))
     angle = {name: 2 * np.pi * i / len(regions) + np.pi / 2 for i, name in enumerate(regions)}
     place = {name: np.array([np.cos(angle[name]), np.sin(angle[name])]) for name in regions}
-    groups = _groups(run)
+    groups, common = _groups(run), _common_beginning(regions)
     title = f"{len(found)} connections go along with the distilled student's answer"
     subtitle = "over test subjects that it has not seen, mean over folds; wider: a correlation further from 0"
+    subtitle += f"; names go without {common}" if common else ""
     figure, axes = new_axes(title, subtitle, height=_HEIGHT)
     axes.set_axis_off()
     axes.set_aspect("equal")
@@ -51,7 +52,7 @@ def draw_connections(run: Run) -> Drawing | None:
         axes.plot(x, y, "o", color=TEXT, markersize=2.5, zorder=3)
         left, turn = x < 0, np.degrees(angle[name])
         axes.text(
-            1.04 * x, 1.04 * y, shortened(name, 1.0, 6.0), size=6, color=MUTED, va="center",
+            1.04 * x, 1.04 * y, shortened(name.removeprefix(common), 1.0, 6.5), size=6.5, color=MUTED, va="center",
             ha="right" if left else "left", rotation=turn - 180 if left else turn, rotation_mode="anchor",
         )  # fmt: skip
         if i and network[name] != network[regions[i - 1]]:
@@ -74,6 +75,13 @@ def connections_table(run: Run) -> str:
         regions = " – ".join(literal(name) for name in each["regions"])
         lines.append(table_row([regions, networks, f"{each['correlation']:+.2f}"]))
     return "\n".join(lines)
+
+
+def _common_beginning(names: list[str]) -> str:
+    """What all names begin with, up to an underscore."""
+    first, last = min(names), max(names)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return "".join(first[:same].rpartition("_")[:2])
 
 
 def _groups(run: Run) -> list[str]:
