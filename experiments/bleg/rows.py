@@ -27,7 +27,7 @@ ROWS: dict[str, list[str]] = {
     "default": [],
     "abide-mlp-tangent": [*MLP, *TANGENT, *SHORT, *LINEAR, *FIVE],
     "abide-mlp": [*MLP, *SHORT, *LINEAR, *FIVE],
-    "abide-gcn": [*GCN, *FIVE],
+    "abide-gcn": GCN,
     "abide-mlp-shuffled": [*MLP, *SHORT, "--shuffle-texts", *FIVE],
     "abide-gcn-shuffled": [*GCN, "--shuffle-texts"],
     "abide-mlp-tangent-shuffled": [*MLP, *TANGENT, *SHORT, "--shuffle-texts"],
