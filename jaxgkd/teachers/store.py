@@ -15,11 +15,9 @@ which that format does not know, is kept as its 16 bits in uint16.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -30,7 +28,6 @@ import numpy as np
 from jaxgkd.errors import ConfigError, StoreError
 from jaxgkd.teachers.manifest import (
     AGAIN,
-    DTYPES,
     FORMAT_VERSION,
     HIDDEN,
     MANIFEST,
@@ -40,6 +37,15 @@ from jaxgkd.teachers.manifest import (
     manifest_of,
     read_document,
     seal_of,
+)
+from jaxgkd.teachers.store_files import (
+    damaged_file,
+    disk_errors,
+    from_disk,
+    is_whole,
+    npy_bytes,
+    to_disk,
+    write_durably,
 )
 from jaxgkd.training.file_lock import lock_file
 
@@ -99,13 +105,13 @@ class StoreWriter:
         if not np.array_equal(np.unique(rows), np.arange(manifest.n_rows)) or len(rows) != manifest.n_items:
             raise ConfigError(f"do not cover 0..{manifest.n_rows - 1}", field="rows", mend="give every item one row")
         self._item_ids, self._rows = list(item_ids), rows
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock: int | None = None
             if self._owns_folder():
                 self._lock = lock_file(self.folder / ".lock", self.folder, StoreError)
         try:
-            with _disk_errors(self.folder):
+            with disk_errors(self.folder):
                 self._begin()
         except BaseException:
             self.close()
@@ -114,20 +120,20 @@ class StoreWriter:
     def _begin(self) -> None:
         for left_over in self.folder.glob("*.part"):
             left_over.unlink()
-        contents = {"items.json": json.dumps(self._item_ids).encode(), "rows.npy": _npy(self._rows)}
+        contents = {"items.json": json.dumps(self._item_ids).encode(), "rows.npy": npy_bytes(self._rows)}
         files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
         if (self.folder / MANIFEST).exists():
             self._document = read_document(self.folder)
             check_same(self.folder, self.manifest, self._document)
             if self._document["files"] != files:
                 raise StoreError("lays its rows out differently", file=self.folder, mend=AGAIN)
-            self._document["chunks"] = [c for c in self._document["chunks"] if not _damaged(self.folder, c)]
+            self._document["chunks"] = [c for c in self._document["chunks"] if not damaged_file(self.folder, c)]
         else:
             manifest = json.loads(json.dumps(asdict(self.manifest)))
             self._document = {"format": FORMAT_VERSION, **manifest, "files": files, "chunks": [], "report": None}
         for name, data in contents.items():
-            if not _is_whole(self.folder, name, files[name]):
-                _write_file(self.folder / name, data)
+            if not is_whole(self.folder, name, files[name]):
+                write_durably(self.folder / name, data)
         self._save_document()
 
     def __enter__(self) -> StoreWriter:
@@ -182,7 +188,7 @@ class StoreWriter:
         taken = {chunk["files"][HIDDEN]["file"] for chunk in self._document["chunks"]}
         stem = next(stem for i in count() if f"{(stem := f'{self._stem}-{i:05d}')}.npy" not in taken)
         entry: dict[str, Any] = {"start": start, "stop": stop, "seconds": round(seconds, 3), "files": {}}
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             for name, (shape, _) in declared.items():
                 if np.shape(given[name]) != (stop - start, *shape):
                     raise ConfigError(
@@ -191,8 +197,8 @@ class StoreWriter:
                         mend="match the manifest",
                     )
                 precision = self.manifest.dtype if name == HIDDEN else "float32"
-                values = _to_disk(np.asarray(given[name]), precision)
-                bad = np.argwhere(~np.isfinite(_from_disk(values).reshape(stop - start, -1)).all(axis=1))
+                values = to_disk(np.asarray(given[name]), precision)
+                bad = np.argwhere(~np.isfinite(from_disk(values).reshape(stop - start, -1)).all(axis=1))
                 if bad.size:
                     item = self._item_ids[int(np.argmax(self._rows == start + bad[0, 0]))]
                     raise StoreError(
@@ -201,7 +207,7 @@ class StoreWriter:
                         mend='store with dtype="bfloat16" or "float32", or mend the teacher if it gives NaN',
                     )
                 path = self.folder / (f"{stem}.npy" if name == HIDDEN else f"{stem}.{name}.npy")
-                entry["files"][name] = {"file": path.name, "sha256": _write_file(path, _npy(values))}
+                entry["files"][name] = {"file": path.name, "sha256": write_durably(path, npy_bytes(values))}
             self._add(entry)
             self._save_document()
 
@@ -218,7 +224,7 @@ class StoreWriter:
             raise ConfigError(f"rows from {missing[0][0]} on are missing", field="rows", mend="write them first")
         if self._document["report"] is None:
             self._document["report"] = dict(report or {})
-            with _disk_errors(self.folder):
+            with disk_errors(self.folder):
                 self._save_document()
         self.close()
         return Store.open(self.folder)
@@ -233,7 +239,7 @@ class StoreWriter:
         """Take over chunks that another writer has written, where they are whole and their rows missing."""
         for chunk in chunks:
             missing = any(a <= chunk["start"] and chunk["stop"] <= b for a, b in self.missing())
-            if missing and not _damaged(self.folder, chunk):
+            if missing and not damaged_file(self.folder, chunk):
                 self._add(chunk)
 
     def _add(self, chunk: Mapping[str, Any]) -> None:
@@ -241,7 +247,7 @@ class StoreWriter:
 
     def _save_document(self) -> None:
         sealed = {**self._document, "seal": seal_of(self._document)}
-        _write_file(self.folder / self._document_name, json.dumps(sealed, indent=1).encode())
+        write_durably(self.folder / self._document_name, json.dumps(sealed, indent=1).encode())
 
 
 class Store:
@@ -289,14 +295,14 @@ class Store:
           StoreError: there is no store, it is not finished, or a file is damaged; the message names the file.
         """
         folder = Path(folder)
-        with _disk_errors(folder):
+        with disk_errors(folder):
             document = read_document(folder)
             again = "run the extraction again, which writes this file anew and keeps the others"
             for name, sha256 in document["files"].items():
-                if not _is_whole(folder, name, sha256):
+                if not is_whole(folder, name, sha256):
                     raise StoreError("is damaged or missing", file=folder / name, mend=again)
             for chunk in document["chunks"]:
-                if damaged := _damaged(folder, chunk):
+                if damaged := damaged_file(folder, chunk):
                     what = f"is damaged or missing (rows {chunk['start']} to {chunk['stop'] - 1})"
                     raise StoreError(what, file=folder / damaged, mend=again)
             have = sum(chunk["stop"] - chunk["start"] for chunk in document["chunks"])
@@ -331,7 +337,7 @@ class Store:
         for chunk in np.unique(chunk_of):
             inside = np.flatnonzero(chunk_of == chunk)
             values = self._chunks[chunk][name][rows[inside] - self._starts[chunk]]
-            out[inside] = _from_disk(values)
+            out[inside] = from_disk(values)
         return out
 
     def as_array(self, name: str = HIDDEN) -> np.ndarray:
@@ -363,79 +369,3 @@ def _chunks_fit(
         )
         for arrays, entry in zip(chunks, entries, strict=True)
     )
-
-
-def _to_disk(values: np.ndarray, dtype: str) -> np.ndarray:
-    # What overflows becomes infinite here, and is refused by name where it is written.
-    with np.errstate(over="ignore"):
-        if dtype != "bfloat16":
-            return np.ascontiguousarray(values, dtype=DTYPES[dtype])
-        bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    # Round to nearest, ties to even, on the upper half; NaN is kept from rounding over into another value.
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(bits.view(np.float32)), 0x7FC0, rounded).astype(np.uint16)
-
-
-def _from_disk(values: np.ndarray) -> np.ndarray:
-    """Float32 values of what `_to_disk` made: a bfloat16's 16 bits are the upper half of the same float32's."""
-    if values.dtype == np.uint16:
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32, copy=False)
-
-
-def _damaged(folder: Path, chunk: Mapping[str, Any]) -> str | None:
-    """The name of a chunk's file that is missing or not what was written, if any."""
-    files = chunk["files"].values()
-    return next((each["file"] for each in files if not _is_whole(folder, each["file"], each["sha256"])), None)
-
-
-def _is_whole(folder: Path, name: str, sha256: str) -> bool:
-    # A name with a folder in it was not written here and could lead anywhere.
-    return Path(name).name == name and (folder / name).is_file() and _sha256(folder / name) == sha256
-
-
-def _npy(values: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_file(path: Path, content: bytes) -> str:
-    """Put a file in place whole or not at all, even through a power cut; returns its sha256."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError:
-        # On a full disk half a file is in the way.
-        part.unlink(missing_ok=True)
-        raise
-    # The new name is only safe once the folder that lists it is on the disk as well.
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return hashlib.sha256(content).hexdigest()
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        place = error.filename or folder
-        raise StoreError(
-            f"cannot be used ({error.strerror or error})",
-            file=place,
-            mend="choose another folder or set XDG_CACHE_HOME, and check rights and free space",
-        ) from None

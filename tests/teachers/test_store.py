@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxgkd.errors import ConfigError, StoreError
-from jaxgkd.teachers import Manifest, Store, StoreWriter, default_root, item_ids_hash, store_path
+from jaxgkd.teachers import Manifest, Store, StoreWriter, default_root, item_ids_hash, store_files, store_path
 from jaxgkd.teachers import store as store_module
 
 ITEMS = [f"paper-{i}" for i in range(11)]
@@ -191,7 +191,7 @@ def test_a_run_stopped_at_any_file_goes_on_to_the_same_bytes(finished, tmp_path,
                 raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(store_module.os, "replace", replace_until)
+            patch.setattr(store_files.os, "replace", replace_until)
             try:
                 write_missing(folder)
             except Killed:
@@ -319,7 +319,7 @@ def test_no_right_to_write_and_a_full_disk_are_one_sentence(tmp_path, monkeypatc
 
     with StoreWriter(tmp_path / "full", manifest(), ITEMS, ROWS) as writer:
         with monkeypatch.context() as patch:
-            patch.setattr(store_module.os, "fsync", full)
+            patch.setattr(store_files.os, "fsync", full)
             with pytest.raises(StoreError, match="No space left on device"):
                 writer.write(0, HIDDEN, log_probs=LOG_PROBS)
         assert writer.missing() == [(0, 10)]
