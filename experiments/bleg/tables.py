@@ -66,7 +66,7 @@ def rows_of(name: str, summary: Summary) -> list[str]:
 def short_lines(found: list[tuple[str, Summary]]) -> list[str]:
     """The table of the project's README: the runs on real brains that are no controls."""
     table = [
-        "| brains, student | ridge | LM on texts | alone | distilled | distilled − alone, points |",
+        "| ABIDE | ridge | LM on texts | alone | distilled | distilled − alone, points |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for name, summary in found:
@@ -75,7 +75,8 @@ def short_lines(found: list[tuple[str, Summary]]) -> list[str]:
         results = summary["results"]
         cells = [mean(results, row) for row in ("ridge", "teacher", "student_alone", "student_distilled")]
         read = "tangent" if "tangent" in name else "correlation"
-        student = f"ABIDE, {read}, {summary['student']['name']}"
+        split = summary["data"]["split"].replace(" by site and label", "").split(", of those")[0]
+        student = f"{read}, {summary['student']['name']}; {split}"
         gain = interval(summary["corrected_differences_to"]["student_alone"])
         table.append(f"| {student} | {' | '.join(cells)} | {gain} |")
     return ["", *table, ""]
