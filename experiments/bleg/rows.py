@@ -25,7 +25,7 @@ FIVE = ["--seeds", "5"]
 
 ROWS: dict[str, list[str]] = {
     "default": [],
-    "abide-mlp-tangent": [*MLP, *TANGENT, *SHORT, *LINEAR, *FIVE],
+    "abide-mlp-tangent": [*MLP, *TANGENT, *SHORT, *LINEAR],
     "abide-mlp": [*MLP, *SHORT, *LINEAR, *FIVE],
     "abide-gcn": GCN,
     "abide-mlp-shuffled": [*MLP, *SHORT, "--shuffle-texts", *FIVE],
