@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         if processes.count() == 1:
             raise
+        # At its usual end Python would wait for the others, see `processes.leave`.
         traceback.print_exc()
         return processes.leave(1)
 

@@ -127,7 +127,10 @@ def assert_same_run(one, other):
 
 @pytest.mark.thorough
 def test_two_processes_make_the_run_that_one_makes(alone, data, bert_folder, tmp_path):
-    leader, other = ends(two({"data": data, "teacher": bert_folder, "out": tmp_path / "run"}, tmp_path))
+    # What the leader alone does, such as a trace, must not wait for the others.
+    arguments = {"data": data, "teacher": bert_folder, "out": tmp_path / "run", "profile": tmp_path / "trace"}
+    leader, other = ends(two(arguments, tmp_path))
+    assert list((tmp_path / "trace").rglob("*.gz"))
     # What remains of the other is said by the library that connects processors.
     assert "report:" in leader and all(line.startswith(("[Gloo]", " peer")) for line in other.splitlines())
     assert_same_run(alone, tmp_path)

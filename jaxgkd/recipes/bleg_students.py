@@ -55,7 +55,8 @@ class Course(NamedTuple):
 
     Fields:
       make: a student from a key.
-      batch: subjects of a step; passes: over all subjects; text_passes: of the contrastive stage, 0 for none.
+      batch: subjects of a step; passes: over a fold's training subjects.
+      text_passes: of the contrastive stage, 0 for none.
     """
 
     make: Callable[[Array], TaughtBrain]

@@ -10,7 +10,7 @@ from typing import Literal
 import jax
 
 from jaxgkd.training.progress import listening
-from jaxgkd.training.run_dir import check_folder
+from jaxgkd.training.run_dir import check_writable
 from jaxgkd.training.trackers import TensorBoard, Tracker, WeightsAndBiases
 
 
@@ -44,7 +44,7 @@ def observing(how: Observation, name: str) -> Iterator[list[Tracker]]:
       ConfigError: a tracker cannot start, or a folder cannot be written to.
     """
     if how.log:
-        check_folder(how.log_dir, resume=True, flag="--log-dir")
+        check_writable(how.log_dir, "--log-dir")
     trackers: list[Tracker] = []
     try:
         for kind in dict.fromkeys(how.log):
@@ -73,7 +73,7 @@ def profiled(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    check_folder(folder, resume=True, flag="--profile")
+    check_writable(folder, "--profile")
     options = jax.profiler.ProfileOptions()
     # Every call of a Python function would fill the trace of a run before its first training step.
     options.python_tracer_level = 0

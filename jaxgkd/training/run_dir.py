@@ -133,37 +133,52 @@ def _check_shared(path: Path) -> None:
         mark.unlink()
 
 
-def check_folder(path: Path, *, resume: bool, flag: str = "--out") -> bool:
+def check_folder(path: Path, *, resume: bool) -> bool:
     """Whether there is something to continue in a run's folder; finds out what would be refused, and makes nothing.
+
+    Several processes call this together.
 
     Args:
       path: the folder of a run.
       resume: a folder that is not empty may be continued.
-      flag: that another folder is to be given with.
 
     Raises:
       ConfigError: the folder is not empty and ``resume`` is off, or it could not be made or written to.
     """
-    mend = f"choose another {flag}"
     try:
         # Of several processes the others come after the leader has asked, and may have begun to write.
         used = bool(processes.decided(path.is_dir() and any(path.iterdir()), "folder-used"))
     except OSError as error:
-        raise ConfigError(f"the folder cannot be read ({error.strerror})", file=path, mend=mend) from error
+        what = f"the folder cannot be read ({error.strerror})"
+        raise ConfigError(what, file=path, mend="choose another --out") from error
     if used and not resume:
         raise ConfigError(
             "the folder is not empty", file=path, mend="choose another --out, or add --resume to continue it"
         )
+    check_writable(path)
+    return used
+
+
+def check_writable(path: Path, flag: str = "--out") -> None:
+    """Whether a folder can be made and written to; makes nothing.
+
+    Args:
+      path: the folder; flag: that another one is to be given with.
+
+    Raises:
+      ConfigError: it cannot.
+    """
     above = path.absolute()
     while not (above.exists() or above.is_symlink()):
         above = above.parent
     try:
         # Rights alone do not tell: some file systems refuse whoever asks.
         with tempfile.TemporaryFile(dir=above):
-            return used
+            return
     except OSError as error:
         what = "written to" if path.is_dir() else "made"
-        raise ConfigError(f"the folder cannot be {what} ({error.strerror})", file=path, mend=mend) from error
+        what = f"the folder cannot be {what} ({error.strerror})"
+        raise ConfigError(what, file=path, mend=f"choose another {flag}") from error
 
 
 def read_json(path: Path) -> Any:
