@@ -40,7 +40,7 @@ ROWS: dict[str, list[str]] = {
     "abide-mlp-10-shots": [*MLP, *SHORT, "--k-shot", "10", *FIVE],
     "abide-mlp-50-shots": [*MLP, *SHORT, "--k-shot", "50", *FIVE],
     "abide-mlp-30-percent": [*MLP, *SHORT, "--label-ratio", "0.3", *FIVE],
-    "abide-mlp-sites": [*MLP, *SHORT, "--leave-one-site-out"],
+    "abide-mlp-sites": [*MLP, *SHORT, "--leave-one-site-out", *FIVE],
     "abide-large": [*ABIDE, *TANGENT, "--student", "gcn", "--width", "256", "--epochs", "300", *FIVE],
 }
 

@@ -1,10 +1,11 @@
 """How the gradients of the global and the local term grow with a molecule's size, of one molecule at a time.
 
-    python experiments/ccmd/gradient_norms.py runs/ccmd/qm7
+    python experiments/ccmd/gradient_norms.py runs/ccmd/qm7        # 4 to 23 atoms
+    python experiments/ccmd/gradient_norms.py runs/ccmd/lipo       # 7 to 115
 
 The run's teacher and distilled student of seed 0, trained and with fresh weights. The local term is the sum over the N
 atoms times N^-p, so its gradient at p = 1 (mean) and p = 2 (size) is that of the sum times N^-1 and N^-2: the slopes
-differ by exactly one. Writes ``results/gradient-norms.json`` and ``figures/gradient-norms.png``.
+differ by exactly one. Writes ``results/gradient-norms-RUN.json`` and ``figures/gradient-norms-RUN.png``.
 """
 
 import argparse
@@ -127,11 +128,12 @@ def main() -> None:
         result[name]["global"] = slope(size, global_norm)
         result[name] |= {which: slope(size, local_norm * size**-power) for which, power in POWERS.items()}
         print(name, {which: result[name][which] for which in ("global", *POWERS)})
-    (HERE / "results" / "gradient-norms.json").write_text(json.dumps(result) + "\n")
-    draw(result)
+    name = f"gradient-norms-{folder.name}"
+    (HERE / "results" / f"{name}.json").write_text(json.dumps(result) + "\n")
+    draw(result, HERE / "figures" / f"{name}.png")
 
 
-def draw(result: dict) -> None:
+def draw(result: dict, file: Path) -> None:
     """Both panels, each norm relative to its median at all sizes."""
     matplotlib.use("agg")
     from matplotlib import pyplot
@@ -153,7 +155,7 @@ def draw(result: dict) -> None:
         axis.set(xscale="log", yscale="log", xlabel="atoms of the molecule", title=state)
         axis.legend(fontsize=7, frameon=False)
     axes[0].set_ylabel("norm of the gradient, relative")
-    figure.savefig(HERE / "figures" / "gradient-norms.png", dpi=150)
+    figure.savefig(file, dpi=150)
 
 
 if __name__ == "__main__":

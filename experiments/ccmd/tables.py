@@ -16,11 +16,8 @@ from result_tables import summaries, write_between  # noqa: E402
 COMMAND = "experiments/ccmd/tables.py"
 
 
-def slopes() -> list[str]:
+def slopes(file: Path) -> list[str]:
     """The slopes of gradient norms against size."""
-    file = HERE / "results" / "gradient-norms.json"
-    if not file.is_file():
-        return []
     result = json.loads(file.read_text())
     names = {"global": "global", "none": "local, sum", "mean": "local, mean", "size": "local, mean × 1/N"}
     low, high = result["atoms"]
@@ -39,7 +36,8 @@ def slopes() -> list[str]:
 
 def main() -> None:
     found = summaries(HERE / "results")
-    tables = ["", *(line for name, summary in found for line in rows_of(name, summary)), *costs(found), *slopes()]
+    tables = ["", *(line for name, summary in found for line in rows_of(name, summary)), *costs(found)]
+    tables += [line for file in sorted((HERE / "results").glob("gradient-norms-*.json")) for line in slopes(file)]
     write_between(HERE / "README.md", COMMAND, tables)
     write_between(HERE.parents[1] / "README.md", COMMAND, short_lines(found, "teacher, 3D at test"))
 

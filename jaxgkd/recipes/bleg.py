@@ -199,7 +199,7 @@ def run(config: BLEG, console: Console) -> Path:
         run_dir,
         brains=brains,
         folds=folds,
-        n_seed=config.seeds if not config.leave_one_site_out and config.split is None else 1,
+        n_seed=config.seeds,
         rows=rows,
         not_run=not_run,
         lines=_lines(folds, studied),
@@ -253,10 +253,10 @@ def folds_of(config: BLEG, brains: Brains) -> tuple[list[Fold], list[np.ndarray]
     if config.split is not None:
         folds = [Fold(read_subject_split(config.split, brains), 0, 0)]
     elif config.leave_one_site_out:
-        by_site = leave_one_site_out(brains)
         folds = [
-            Fold(split, 0, i)
-            for i, split in enumerate(by_site.values())
+            Fold(split, seed, i)
+            for seed in range(config.seeds)
+            for i, split in enumerate(leave_one_site_out(brains, seed=seed).values())
             if len(np.unique(brains.labels[split.test])) == 2
         ]
         if not folds:
@@ -340,6 +340,7 @@ def _split_words(config: BLEG) -> str:
         words = f"given in {config.split.name}"
     elif config.leave_one_site_out:
         words = "one site is tested at a time, of those with both groups"
+        words += f", {config.seeds} times" if config.seeds > 1 else ""
     else:
         words = f"{config.seeds} × {config.folds} folds by site and label"
     if config.k_shot:

@@ -70,13 +70,14 @@ class BLEG:
     """Weights of these connections."""
 
     seeds: int = 1
-    """Repeats of the folds, each with its own folds and initial weights; every fold gives one value."""
+    """Repeats of the folds, each with its own folds (where they are not sites) and initial weights."""
     folds: int = 5
     """Folds of a repeat, stratified by site and label."""
     split: Path | None = None
     """Table with the columns subject and split (train, valid, test) to use instead of folds."""
     leave_one_site_out: bool = False
-    """Test every site with both groups once and train on the others, instead of folds."""
+    """Test every site with both groups and train on the others, instead of folds; a repeat draws other subjects that
+    validate, and a site counts with the mean of its repeats."""
     k_shot: int = 0
     """Labels a group that train; the other training subjects are taught by their texts alone. 0 keeps all labels."""
     label_ratio: float = 1.0

@@ -195,11 +195,19 @@ def test_labels_of_tested_subjects_leave_texts_weights_and_answers_as_they_are(q
 
 @pytest.mark.thorough
 def test_few_labels_sites_harmonised_and_a_control(quick, cohort, tmp_path):
-    options = {"leave_one_site_out": True, "texts": "reference", "shuffle_texts": True, "harmonise": True}
+    options = {"leave_one_site_out": True, "seeds": 2, "texts": "reference", "shuffle_texts": True, "harmonise": True}
     quick(cohort, tmp_path / "run", **options, student="mlp", k_shot=3, baselines=())
     summary = summary_of(tmp_path / "run")
     assert summary["data"]["split"].endswith("3 labels a group") and any("control" in note for note in summary["notes"])
-    assert ((np.load(tmp_path / "run" / "predictions.npz")["split"] == 1).sum(axis=1) == 6).all()
+    parts = np.load(tmp_path / "run" / "predictions.npz")["split"]
+    assert ((parts == 1).sum(axis=1) == 6).all()
+    # Two sites, each tested twice with other subjects validating, count as two values.
+    np.testing.assert_array_equal(parts[:2] == 3, parts[2:] == 3)
+    assert ((parts[:2] == 2) != (parts[2:] == 2)).any()
+    rows = {name: np.mean(np.reshape(row["test"], (2, 2)), axis=0) for name, row in summary["results"].items()}
+    gains = rows["student_distilled"] - rows["student_alone"]
+    assert summary["difference"]["n"] == summary["corrected_difference"]["n"] == 2
+    np.testing.assert_allclose(summary["corrected_difference"]["mean"], gains.mean(), atol=1e-9)
     assert_predicts_itself(tmp_path / "run", cohort, tmp_path)
 
 
