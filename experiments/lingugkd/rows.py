@@ -19,21 +19,25 @@ COMMON = ["--seeds", "10", "--search", "8"]
 # On Cora the plain GCN is better without normalisation, and the distilled one is as good.
 CORA = ["--data", "cora", "--norm", "none"]
 MLP = ["--student", "mlp"]
+PUBLIC = ["--split", "public"]
+
+STUDENTS = ("gcn", "gat", "sage", "gin", "mlp")
 
 ROWS: dict[str, list[str]] = {
     "default": [],
-    "scipy-docs-gcn": ["--data", "scipy-docs"],
     "cora-gcn": [*CORA, "--reference"],
-    "cora-gcn-all-layers": [*CORA, "--readout", "all"],
-    "cora-mlp": ["--data", "cora", *MLP],
     "cora-gat": [*CORA, "--student", "gat"],
     "cora-sage": [*CORA, "--student", "sage"],
     "cora-gin": ["--data", "cora", "--student", "gin"],
-    "cora-public-gcn": [*CORA, "--split", "public"],
-    "cora-public-mlp": ["--data", "cora", "--split", "public", *MLP],
-    "scipy-docs-mlp": ["--data", "scipy-docs", *MLP],
-    "wikispeedia-gcn": ["--data", "wikispeedia"],
-    "wikispeedia-mlp": ["--data", "wikispeedia", *MLP],
+    "cora-mlp": ["--data", "cora", *MLP],
+    "cora-public-gcn": [*CORA, *PUBLIC],
+    "cora-public-gat": [*CORA, *PUBLIC, "--student", "gat"],
+    "cora-public-sage": [*CORA, *PUBLIC, "--student", "sage"],
+    "cora-public-gin": ["--data", "cora", *PUBLIC, "--student", "gin"],
+    "cora-public-mlp": ["--data", "cora", *PUBLIC, *MLP],
+    **{f"scipy-docs-{kind}": ["--data", "scipy-docs", "--student", kind] for kind in STUDENTS},
+    **{f"wikispeedia-{kind}": ["--data", "wikispeedia", "--student", kind] for kind in STUDENTS},
+    "cora-gcn-all-layers": [*CORA, "--readout", "all"],
     "cora-gcn-soft-only": [*CORA, "--terms", "soft"],
     "cora-gcn-alignment-only": [*CORA, "--terms", "local", "global"],
     "cora-gcn-without-local": [*CORA, "--terms", "soft", "global"],

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from run_rows import main
 
-WIKI = ["--data", "wikispeedia", "--task"]
+WIKI = ["--data", "wikispeedia", "--mentions", "--task"]
 CLICKS = [*WIKI, "link_prediction"]
 FROZEN = ["--stages"]
 LARGE_SETTING = ["--max-tokens", "256", "--tuned-layers", "6", "--lm-steps", "3000", "--cotrain-steps", "3000"]

@@ -216,6 +216,15 @@ def references(item: Item, names: dict[str, str]) -> tuple[list[str], list[str]]
     return see_also, mentions
 
 
+def without_see_also(docstring: str) -> str:
+    """The docstring without its See Also section."""
+    kept = []
+    for heading, lines in _sections(docstring):
+        if heading != "See Also":
+            kept += [heading, "-" * len(heading), *lines] if heading else lines
+    return "\n".join(kept)
+
+
 def _resolve(name: str, item: Item, names: dict[str, str]) -> str | None:
     """The path that ``name`` goes by when it is mentioned in ``item``: nearest namespace first."""
     root, dot, rest = name.partition(".")

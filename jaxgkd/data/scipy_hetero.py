@@ -1,14 +1,15 @@
 """``scipy-docs`` as a heterogeneous graph: the public functions and classes of SciPy and NumPy, and their modules.
 
 Relations are ``see_also`` (listed under See Also), ``mentions`` (marked up, written out or imported elsewhere in the
-docstring) and ``member_of`` (the module of the public name). The task is to predict ``see_also``: the list itself and
-module paths are taken out of the text. Subpackages are no labels here, since the modules spell them out.
+docstring, whether it is listed as well or not) and ``member_of`` (the module of the public name). The task is to
+predict ``see_also``: the list itself and module paths are taken out of the text. Subpackages are no
+labels here, since the modules spell them out.
 """
 
 import numpy as np
 
 from jaxgkd.data.hetero_graphs import EdgeSet, EdgeType, HeteroGraph, NodeSet, Task, make_hetero_graph
-from jaxgkd.data.scipy_docs import clean, documented, references
+from jaxgkd.data.scipy_docs import clean, documented, references, without_see_also
 
 _SEE_ALSO: EdgeType = ("function", "see_also", "function")
 
@@ -25,10 +26,13 @@ def load_scipy_hetero() -> HeteroGraph:
     see_also: list[tuple[int, int]] = []
     mentions: list[tuple[int, int]] = []
     for row, item in enumerate(items):
-        listed, mentioned = ([row_of[path] for path in paths if path in row_of] for paths in references(item, names))
-        see_also += [(row, other) for other in dict.fromkeys(listed) if other != row]
-        # What is listed too is asked for, so it must not stand among what is known.
-        mentions += [(row, other) for other in dict.fromkeys(mentioned) if other != row and other not in listed]
+        # What stands under See Also is asked for, so it must not stand among what is known; nor may what is known leave
+        # out what is asked for.
+        listed, _ = references(item, names)
+        _, mentioned = references(item._replace(docstring=without_see_also(item.docstring)), names)
+        for pairs, paths in ((see_also, listed), (mentions, mentioned)):
+            others = dict.fromkeys(row_of[path] for path in paths if path in row_of)
+            pairs += [(row, other) for other in others if other != row]
     functions = NodeSet(
         ids=np.array([item.path for item in items]),
         texts=tuple(f"{item.name}\n{clean(item.docstring, modules)}" for item in items),

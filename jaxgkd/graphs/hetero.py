@@ -207,6 +207,50 @@ def degrees(layout: HeteroLayout) -> dict[str, Float[Array, "n r"]]:
     return {node_type: _counts(edges, edges.kept) for node_type, edges in layout.items()}
 
 
+def relations_between(
+    edges: TypedEdges, source: str, senders: Int[Array, "..."], receivers: Int[Array, "..."]
+) -> Float[Array, "... r"]:
+    """Which relations lead from one node to another: [..., r] 1 where one does, edges that are left out not counted.
+
+    Args:
+      edges: into the nodes of a type, each there once.
+      source: type of the senders; the columns are its relations, in the order of ``edges.edge_types``.
+      senders, receivers: rows of both types, of the same shape.
+
+    Example:
+      >>> kind = ("actor", "plays_in", "film")
+      >>> layout = build_hetero_layout({kind: (np.array([0, 1]), np.array([0, 0]))}, {"actor": 3, "film": 1})
+      >>> print(relations_between(layout["film"], "actor", jnp.array([1, 2]), jnp.array([0, 0])))
+      [[1.]
+       [0.]]
+    """
+    first = 0
+    for name, n_node, n_relation in edges.sources:
+        if name == source:
+            break
+        first += n_node * n_relation
+    else:
+        return jnp.zeros((*jnp.shape(senders), 0))
+    rows = edges.layout.senders
+    if not rows.shape[0]:
+        return jnp.zeros((*jnp.shape(senders), n_relation))
+    wanted = first + senders * n_relation
+    # Edges into a node are sorted by the row they start from, and the rows of a sender's relations follow each other.
+    low, high = edges.layout.row_start[receivers], edges.layout.row_start[receivers + 1]
+    end = high
+    for _ in range(int(rows.shape[0]).bit_length()):
+        middle = (low + high) // 2
+        below = (low < high) & (rows[jnp.minimum(middle, rows.shape[0] - 1)] < wanted)
+        low, high = jnp.where(below, middle + 1, low), jnp.where(below, high, jnp.minimum(middle, high))
+    found = jnp.zeros((*jnp.shape(senders), n_relation))
+    for step in range(n_relation):
+        at = jnp.minimum(low + step, rows.shape[0] - 1)
+        there = jnp.where(low + step < end, edges.kept[at], 0.0)
+        # A row of another sender is none of the columns.
+        found += jax.nn.one_hot(rows[at] - wanted, n_relation) * there[..., None]
+    return found
+
+
 def without_edges(layout: HeteroLayout, left_out: Mapping[EdgeType, Bool[Array, " e"]]) -> HeteroLayout:
     """The layout in which some edges, and their reverses, pass no messages; the shapes stay as they are.
 

@@ -4,7 +4,7 @@ A task is a record of plain values (it may be static in compiled functions) with
 Heads read the states of all layers side by side, so that what a node says itself is not lost to its neighbours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxgkd.graphs import HeteroLayout, degrees
+from jaxgkd.graphs import HeteroLayout, degrees, relations_between
 from jaxgkd.losses import hidden_cosine, hidden_mse, link_losses, link_scores, soft_target_kl
 from jaxgkd.losses.link_scores import ScoreKind
 from jaxgkd.losses.links import LossKind
@@ -22,6 +22,8 @@ from jaxgkd.nn.hetero import HeteroEncoder
 from jaxgkd.nn.hetero_convolutions import EdgeType
 
 SCORES, LOSSES = get_args(ScoreKind), get_args(LossKind)
+# A weight of a 0 or 1 has further to go than the weights of a network; Adam's steps have the same length for both.
+_FASTER = 10.0
 
 
 class TaskStates(NamedTuple):
@@ -30,10 +32,12 @@ class TaskStates(NamedTuple):
     Fields:
       hidden: node type → [n, d], one dict per layer.
       inputs: node type → [n, f] as given, without dropout and counts.
+      layout: the edges that pass messages.
     """
 
     hidden: tuple[dict[str, Array], ...]
     inputs: Mapping[str, Array]
+    layout: HeteroLayout
 
 
 class Nodes(NamedTuple):
@@ -71,8 +75,9 @@ class NodeTask:
     n_out: int
     kind: Literal["classification", "regression"] = "classification"
 
-    def head(self, width: int, rngs: nnx.Rngs) -> nnx.Module:
+    def head(self, width: int, n_between: int, rngs: nnx.Rngs) -> nnx.Module:
         """From joined states to outputs."""
+        del n_between
         return nnx.Linear(width, self.n_out, rngs=rngs)
 
     def outputs(self, model: "HeteroModel", states: TaskStates, rows: Array) -> Array:
@@ -91,14 +96,15 @@ class EdgeTask:
     edge_type: EdgeType
     n_out: int
 
-    def head(self, width: int, rngs: nnx.Rngs) -> nnx.Module:
-        """From two joined states to outputs."""
-        return PairHead(width, self.n_out, rngs=rngs)
+    def head(self, width: int, n_between: int, rngs: nnx.Rngs) -> nnx.Module:
+        """From two joined states, and relations between the nodes, to outputs."""
+        return PairHead(width, self.n_out, n_between=n_between, rngs=rngs)
 
     def outputs(self, model: "HeteroModel", states: TaskStates, senders: Array, receivers: Array) -> Array:
         """[b, n_out] logits of edges."""
         sources = model.joined(states, self.edge_type[0])
-        return model.head(sources, model.joined(states, self.edge_type[2]), senders, receivers)
+        between = model.between(states, senders, receivers)
+        return model.head(sources, model.joined(states, self.edge_type[2]), senders, receivers, between)
 
     def losses(self, model: "HeteroModel", states: TaskStates, batch: Pairs) -> Array:
         """[b] cross-entropy."""
@@ -113,14 +119,16 @@ class LinkTask:
     score: ScoreKind = "distmult"
     loss: LossKind = "contrastive"
 
-    def head(self, width: int, rngs: nnx.Rngs) -> nnx.Module:
-        """From two joined states to a score."""
-        return LinkHead(width, 128, self.score, rngs=rngs)
+    def head(self, width: int, n_between: int, rngs: nnx.Rngs) -> nnx.Module:
+        """From two joined states, and relations between the nodes, to a score."""
+        return LinkHead(width, 128, self.score, n_between=n_between, rngs=rngs)
 
     def outputs(self, model: "HeteroModel", states: TaskStates, senders: Array, receivers: Array) -> Array:
         """Scores [...] of pairs of rows, both [...]."""
         source, _, destination = self.edge_type
-        scores = model.head(model.joined(states, source), model.joined(states, destination), senders, receivers)
+        between = model.between(states, senders, receivers)
+        ends = model.joined(states, source), model.joined(states, destination)
+        scores = model.head(*ends, senders, receivers, between)
         one, other = states.inputs[source], states.inputs[destination]
         if one.ndim == 2 and one.shape[1:] == other.shape[1:]:
             scores += model.head.similarity[...] * jnp.sum(one[senders] * other[receivers], axis=-1)
@@ -142,8 +150,9 @@ class ImitationTask:
     n_classes: int
     width: int
 
-    def head(self, width: int, rngs: nnx.Rngs) -> nnx.Module:
+    def head(self, width: int, n_between: int, rngs: nnx.Rngs) -> nnx.Module:
         """From joined states to logits and states."""
+        del n_between
         return nnx.Linear(width, self.n_classes + self.width, rngs=rngs)
 
     def outputs(self, model: "HeteroModel", states: TaskStates, rows: Array) -> Array:
@@ -166,36 +175,39 @@ Task = NodeTask | EdgeTask | LinkTask | ImitationTask
 
 
 class PairHead(nnx.Module):
-    """``W_2 relu(A x_i + B x_j + C (A' x_i * B' x_j))`` of the two ends of an edge."""
+    """``W_2 relu(A x_i + B x_j + C (A' x_i * B' x_j) + D r_ij)`` of two ends and what else joins them."""
 
-    def __init__(self, width: int, n_out: int, *, hidden: int = 64, rngs: nnx.Rngs):
+    def __init__(self, width: int, n_out: int, *, n_between: int = 0, hidden: int = 64, rngs: nnx.Rngs):
         self.source = nnx.Linear(width, 2 * hidden, rngs=rngs)
         self.destination = nnx.Linear(width, 2 * hidden, use_bias=False, rngs=rngs)
         self.product = nnx.Linear(hidden, hidden, use_bias=False, rngs=rngs)
         self.out = nnx.Linear(hidden, n_out, rngs=rngs)
+        self.between = nnx.Linear(n_between, hidden, use_bias=False, rngs=rngs) if n_between else None
 
-    def __call__(self, sources: Array, destinations: Array, senders: Array, receivers: Array) -> Array:
-        """Joined states [n_s, d], [n_d, d] and rows of both [b] to [b, n_out]."""
+    def __call__(self, sources: Array, destinations: Array, senders: Array, receivers: Array, between: Array) -> Array:
+        """Joined states [n_s, d], [n_d, d], rows of both [b] and relations between them [b, r] to [b, n_out]."""
         # Nodes go through the maps once, however many edges they have.
         one, other = self.source(sources)[senders], self.destination(destinations)[receivers]
         hidden = one.shape[-1] // 2
         product = self.product(one[..., hidden:] * other[..., hidden:])
-        return self.out(jax.nn.relu(one[..., :hidden] + other[..., :hidden] + product))
+        total = one[..., :hidden] + other[..., :hidden] + product
+        return self.out(jax.nn.relu(total if self.between is None else total + self.between(between)))
 
 
 class LinkHead(nnx.Module):
-    """The score of two projected states, plus how likely the destination is whatever the source.
+    """The score of two projected states, plus how likely the destination is whatever the source, and what joins them.
 
     `LinkTask` adds the product of the two ends' inputs where they have one width: what a language model says of two
     texts starts as their similarity, and a network has only to learn what is left.
     """
 
-    def __init__(self, width: int, d: int, score: ScoreKind, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, d: int, score: ScoreKind, *, n_between: int = 0, rngs: nnx.Rngs):
         self.source = nnx.Linear(width, d, rngs=rngs)
         self.destination = nnx.Linear(width, d, rngs=rngs)
         self.popularity = nnx.Linear(width, 1, use_bias=False, rngs=rngs)
         # Of the two inputs: of texts' embeddings, of length 1, the cosine.
         self.similarity = nnx.Param(jnp.array(5.0))
+        self.between = nnx.Param(jnp.zeros(n_between)) if n_between else None
         self.score: ScoreKind = score
         if score == "dot":
             self.relation = None
@@ -205,29 +217,46 @@ class LinkHead(nnx.Module):
             size = d // 2 if score == "rotate" else d
             self.relation = nnx.Param(0.1 * jax.random.normal(rngs.params(), (size,)))
 
-    def __call__(self, sources: Array, destinations: Array, senders: Array, receivers: Array) -> Array:
-        """Joined states [n_s, d], [n_d, d] and rows of both [...] to [...]."""
+    def __call__(self, sources: Array, destinations: Array, senders: Array, receivers: Array, between: Array) -> Array:
+        """Joined states [n_s, d], [n_d, d], rows of both [...] and relations between them [..., r] to [...]."""
         one, other = self.source(sources)[senders], self.destination(destinations)[receivers]
         relation = None if self.relation is None else self.relation[...]
-        return link_scores(self.score, one, other, relation) + self.popularity(destinations)[receivers, 0]
+        scores = link_scores(self.score, one, other, relation) + self.popularity(destinations)[receivers, 0]
+        return scores if self.between is None else scores + between @ (_FASTER * self.between[...])
 
 
 class HeteroModel(nnx.Module):
     """An encoder and the head of a task."""
 
-    def __init__(self, encoder: HeteroEncoder, task: Task, width: int, *, counts: bool = True, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        encoder: HeteroEncoder,
+        task: Task,
+        width: int,
+        edge_types: Sequence[EdgeType] = (),
+        *,
+        counts: bool = True,
+        rngs: nnx.Rngs,
+    ):
         """Make the head.
 
         Args:
           encoder: of the states; its inputs are wider by one for every relation into a type where there are counts.
           task: what is asked; width: of every hidden state.
-          counts: whether nodes are told how many edges they have; a model of texts alone is not.
+          edge_types: of the layouts, reverses included. Where edges are asked for, the head is told by which of these,
+            other than its own, two nodes are joined.
+          counts: whether nodes are told how many edges they have, and pairs of them what joins them; a model of texts
+            alone is not.
           rngs: random streams of the initial weights.
         """
         self.encoder, self.counts = encoder, counts
+        self.asked = task.edge_type if isinstance(task, EdgeTask | LinkTask) else None
+        ends = None if self.asked is None or not counts else (self.asked[0], self.asked[2])
+        joining = [kind for kind in edge_types if (kind[0], kind[2]) == ends and kind != self.asked]
+        self.n_between = len(joining)
         joined = width * (len(encoder.convolutions) + 1)
         self.norm = nnx.LayerNorm(joined, rngs=rngs)
-        self.head: Any = task.head(joined, rngs)
+        self.head: Any = task.head(joined, self.n_between, rngs)
 
     def states(
         self,
@@ -249,7 +278,18 @@ class HeteroModel(nnx.Module):
             wider = {name: jnp.concatenate([x, jnp.log1p(counted[name])], axis=-1) for name, x in wider.items()}
             entering = {**inputs, **wider}
         hidden = self.encoder(entering, layout, dropout_key=dropout_key, dropout_rate=dropout_rate).hidden
-        return TaskStates(hidden, inputs)
+        return TaskStates(hidden, inputs, layout)
+
+    def between(self, states: TaskStates, senders: Array, receivers: Array) -> Array:
+        """[..., r] 1 where another relation than the asked one leads from a sender to a receiver, of shape [...]."""
+        if not self.n_between:
+            return jnp.zeros((*jnp.shape(senders), 0))
+        assert self.asked is not None
+        source, _, destination = self.asked
+        edges = states.layout[destination]
+        place = [kind for kind in edges.edge_types if kind[0] == source].index(self.asked)
+        found = relations_between(edges, source, senders, receivers)
+        return jnp.delete(found, place, axis=-1, assume_unique_indices=True)
 
     def joined(self, states: TaskStates, node_type: str) -> Array:
         """[n, d (L + 1)] states of all layers of the nodes of a type, side by side and normalised."""

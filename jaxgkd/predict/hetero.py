@@ -10,6 +10,7 @@ import scipy.special
 from jax import Array
 
 from jaxgkd.data.hetero_graphs import EdgeType, HeteroGraph, NodeSet, shown_type
+from jaxgkd.data.mentions import with_mentions
 from jaxgkd.errors import CheckpointError, DataError, shown
 from jaxgkd.graphs import build_hetero_layout
 from jaxgkd.nn.hetero_tasks import Nodes
@@ -47,6 +48,8 @@ def predict_hetero(
       CheckpointError: the language model is not the one of the run.
     """
     reads, task = kept.reads, hetero_task(kept)
+    if reads["mentions"]:
+        graph = with_mentions(graph, [tuple(kind) for kind in reads["relations"]])
     nodes, passing = _nodes(kept, graph), _passing(kept, graph)
     encoder = TextEncoder.load(reads["teacher"])
     if encoder.weights_hash != reads["teacher_sha256"]:

@@ -57,6 +57,7 @@ def keep_hetero_student(
             "learned": learned,
             "relations": [list(kind) for kind in place.data.edge_types[::2]],
             "without": list(config.without),
+            "mentions": config.mentions,
         },
         model={
             "kind": config.encoder,

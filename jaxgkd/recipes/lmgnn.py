@@ -23,6 +23,7 @@ from rich.console import Console
 
 from jaxgkd.data import registry
 from jaxgkd.data.hetero_graphs import HeteroGraph, describe_hetero
+from jaxgkd.data.mentions import with_mentions
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.nn.hetero_problem import Drawing
 from jaxgkd.nn.hetero_tasks import LinkTask, NodeTask
@@ -51,6 +52,7 @@ def run(config: LMGNN, console: Console) -> Path:
     config = shrunk(config) if config.smoke else config
     check(config)
     graph: HeteroGraph = registry.load(config.data, recipe="lmgnn")
+    graph = with_mentions(graph) if config.mentions else graph
     if not graph.tasks:
         raise ConfigError(f"{graph.name} sets no task", field="--data", mend="add tasks to metadata.json")
     name = next(iter(graph.tasks)) if config.task == "auto" else config.task

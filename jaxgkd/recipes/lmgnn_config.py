@@ -66,6 +66,8 @@ class LMGNN:
     """Which of the graph's tasks; by default its first."""
     without: tuple[str, ...] = ()
     """Relations that pass no messages."""
+    mentions: bool = False
+    """Add a relation: whose text names the title of whom. Not for edges that were read from these texts."""
     seeds: int = 5
     """Seeds 0, 1, … of initial weights and batches; the split is the data's, or drawn once."""
     lm_seeds: int = 3

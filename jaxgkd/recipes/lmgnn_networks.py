@@ -121,7 +121,7 @@ def make_hetero_model(
     """An untrained encoder, which sees degrees if it has layers, with the head of a task."""
     rngs = nnx.Rngs(params=key)
     encoder = HeteroEncoder(kind, d_in, n_node, edge_types, width, layers, rngs=rngs)
-    return HeteroModel(encoder, task, width, counts=layers > 0, rngs=rngs)
+    return HeteroModel(encoder, task, width, edge_types, counts=layers > 0, rngs=rngs)
 
 
 @partial(jax.jit, static_argnames=("graphdef", "task"))

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from jaxgkd.graphs import relations_between
 from jaxgkd.nn.hetero_tasks import EdgeTask, LinkTask, NodeTask
 from jaxgkd.recipes.lmgnn_data import TaskData
 from jaxgkd.training.metrics import area_under_roc, average_precision, macro_f1
@@ -86,6 +88,11 @@ def baselines(data: TaskData, embeddings: Mapping[str, np.ndarray]) -> dict[str,
         adjacency = _adjacency(data, source)
         common = lambda s, r: np.asarray(adjacency[s].multiply(adjacency[r]).sum(axis=1)).ravel()  # noqa: E731
         add("common_neighbours", "common neighbours", common)
+    edges = data.layout[destination]
+    others = np.array([kind != data.task.edge_type for kind in edges.edge_types if kind[0] == source], float)
+    if others.any():
+        between = jax.jit(lambda s, r: relations_between(edges, source, s, r))
+        add("relations", "other relations", lambda s, r: np.asarray(between(s, r)) @ others)
     if source in embeddings and destination in embeddings:
         one, other = embeddings[source], embeddings[destination]
         add("cosine", "cosine, frozen LM", lambda s, r: np.einsum("bd,bd->b", one[s], other[r]))

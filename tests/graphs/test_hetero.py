@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from jaxgkd.graphs import aggregate, build_hetero_layout, build_layout, degrees, edge_dot, with_reverses, without_edges
+from jaxgkd.graphs import (
+    aggregate,
+    build_hetero_layout,
+    build_layout,
+    degrees,
+    edge_dot,
+    relations_between,
+    with_reverses,
+    without_edges,
+)
 from jaxgkd.graphs.hetero import host_hetero_layout, reverse_of, stack_relations
 
 N_NODE = {"paper": 6, "author": 4, "venue": 3, "lonely": 2}
@@ -61,6 +70,25 @@ def test_a_weighted_sum_is_the_sum_of_the_relations_means(seed):
     assert set(layout) == {"paper", "author", "venue"}
     for name, got in reached(layout, values).items():
         np.testing.assert_allclose(got, sums_of_means(edges, values, name), atol=1e-5)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 1000))
+def test_relations_between_two_nodes(seed):
+    edges = {kind: tuple(np.unique(np.stack(ends), axis=1)) for kind, ends in random_edges(seed).items()}
+    random = np.random.default_rng(seed)
+    gone = random.random(len(edges[CITES][0])) < 0.4
+    layout = without_edges(build_hetero_layout(edges, N_NODE), {CITES: jnp.asarray(gone)})
+    left = both_ways(edges | {CITES: tuple(ends[~gone] for ends in edges[CITES])})
+    for node_type, to in layout.items():
+        for source in ("paper", "author", "venue", "lonely"):
+            kinds = [kind for kind in to.edge_types if kind[0] == source]
+            pairs = np.meshgrid(np.arange(N_NODE[source]), np.arange(N_NODE[node_type]), indexing="ij")
+            wanted = np.zeros((*pairs[0].shape, len(kinds)))
+            for column, kind in enumerate(kinds):
+                wanted[*left[kind], column] = 1.0
+            got = jax.jit(relations_between, static_argnames="source")(to, source, *pairs)
+            np.testing.assert_array_equal(got, wanted)
 
 
 def test_every_relation_is_followed_by_its_reverse():

@@ -163,7 +163,8 @@ def test_ranks_are_those_of_lists(seed):
 def make(task, key, layers=1):
     d_in = {"paper": 5 + 3, "author": 0, "venue": 5}
     rngs = nnx.Rngs(params=key)
-    return HeteroModel(HeteroEncoder("sage", d_in, N_NODE, KINDS, WIDTH, layers, rngs=rngs), task, WIDTH, rngs=rngs)
+    encoder = HeteroEncoder("sage", d_in, N_NODE, KINDS, WIDTH, layers, rngs=rngs)
+    return HeteroModel(encoder, task, WIDTH, KINDS, rngs=rngs)
 
 
 def ranked_pairs():
@@ -183,7 +184,8 @@ def said(task, model, *asked):
 
 def test_scores_are_the_metrics(monkeypatch):
     model = make(LINKS, jax.random.key(0))
-    states = TaskStates((random_states(0), random_states(1)), {**random_states(3, 5), "author": jnp.arange(4)})
+    given = {**random_states(3, 5), "author": jnp.arange(4)}
+    states = TaskStates((random_states(0), random_states(1)), given, layout_of(random_edges()))
     pairs = ranked_pairs()
     values = np.asarray(said(LINKS, model, states, pairs.senders, pairs.receivers))
     monkeypatch.setattr("jaxgkd.nn.hetero_problem._PAIRS", 2)

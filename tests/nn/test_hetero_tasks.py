@@ -37,15 +37,16 @@ D_IN = {"paper": 5, "author": 0, "venue": 2}
 COUNTS = {"paper": 3, "author": 0, "venue": 0}
 
 
-def model_of(task, *, counts=True, layers=1):
+def model_of(task, edge_types=(), *, counts=True, layers=1):
     d_in = {name: d + (COUNTS[name] if counts and d else 0) for name, d in D_IN.items()}
     rngs = nnx.Rngs(0)
     encoder = HeteroEncoder("rgcn", d_in, N_NODE, KINDS, WIDTH, layers, rngs=rngs)
-    return HeteroModel(encoder, task, WIDTH, counts=counts, rngs=rngs)
+    return HeteroModel(encoder, task, WIDTH, edge_types, counts=counts, rngs=rngs)
 
 
 def states(seed=0):
-    return TaskStates((random_states(seed), random_states(seed + 10)), {**random_states(3, 5), "author": jnp.arange(4)})
+    inputs = {**random_states(3, 5), "author": jnp.arange(4)}
+    return TaskStates((random_states(seed), random_states(seed + 10)), inputs, layout_of(random_edges()))
 
 
 def outputs(task, model, *asked):
@@ -117,7 +118,7 @@ def score_of(kind, one, other, relation):
 def test_link_scores_and_their_losses(kind):
     task = LinkTask(WRITES, kind)
     model, given = model_of(task), random_states(3, 5)
-    states = TaskStates((random_states(0), random_states(10)), given)
+    states = TaskStates((random_states(0), random_states(10)), given, layout_of(random_edges()))
     senders, receivers = np.array([0, 3]), np.array([5, 2])
     negatives, where = np.array([[1, 5, 0], [2, 2, 4]]), np.array([[True, False, True], [False, False, True]])
     sources, destinations = (joined(model, states, name) for name in ("author", "paper"))
@@ -146,8 +147,33 @@ def test_inputs_of_another_width_or_none_are_not_compared():
     task = LinkTask(WRITES)
     model, (s, r) = model_of(task), (jnp.array([0, 3]), jnp.array([5, 2]))
     sources, destinations = (model.joined(states(), name) for name in ("author", "paper"))
-    wanted = model.head(sources, destinations, s, r)
+    wanted = model.head(sources, destinations, s, r, jnp.zeros((2, 0)))
     np.testing.assert_allclose(outputs(task, model, states(), s, r), wanted, rtol=1e-5)
+
+
+def test_heads_are_told_what_else_joins_two_nodes():
+    """Citations the other way round; those that are asked for, and their reverses, are left out of the layout."""
+    s, r = (values.ravel() for values in np.meshgrid(np.arange(6), np.arange(6)))
+    citing, cited = random_edges()[CITES]
+    first = np.arange(len(citing)) == 0
+    thinned = states()._replace(layout=without_edges(layout_of(random_edges()), {CITES: jnp.asarray(first)}))
+    left = set(zip(citing[~first].tolist(), cited[~first].tolist(), strict=True))
+    backwards = np.array([(b, a) in left for a, b in zip(s.tolist(), r.tolist(), strict=True)], float)
+    assert 0 < backwards.sum() < len(left) + 1
+
+    model = model_of(LinkTask(CITES), KINDS)
+    before = outputs(LinkTask(CITES), model, thinned, s, r)
+    model.head.between[...] = jnp.array([0.2])
+    after = outputs(LinkTask(CITES), model, thinned, s, r)
+    np.testing.assert_allclose(np.asarray(after - before), 2.0 * backwards, atol=1e-4)
+
+    task = EdgeTask(CITES, 2)
+    model = model_of(task, KINDS)
+    told = outputs(task, model, thinned, s, r)
+    model.head.between.kernel[...] *= 0.0
+    changed = np.abs(np.asarray(outputs(task, model, thinned, s, r) - told)).max(axis=1)
+    assert (changed[backwards == 0] == 0).all() and (changed[backwards == 1] > 1e-4).all()
+    assert model_of(task, KINDS, counts=False).n_between == 0
 
 
 @pytest.mark.parametrize("loss", LOSSES)

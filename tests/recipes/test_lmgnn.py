@@ -184,6 +184,24 @@ def test_a_graph_of_other_types_or_another_language_model_is_refused(first, data
 
 
 @pytest.mark.thorough
+def test_mentions_are_found_again_in_what_is_predicted(run, tmp_path):
+    def cast(metadata, tables):
+        for row, actor in zip(tables["nodes_movie"], tables["nodes_actor"], strict=True):
+            actor["name"] = f"star {actor['node']}"
+            row["title"] += f" with {actor['name'].upper()}"
+
+    data = write_films(tmp_path / "films", change=cast)
+    out = tmp_path / "run"
+    assert run(data, out, "--mentions", "--stages") == 0
+    summary = summary_of(out)
+    assert "texts of movie name 36 times another actor" in summary["notes"]
+    table, given = predicted(out, data, tmp_path / "out.csv"), pandas.read_csv(data / "nodes_movie.csv")
+    right, test = (table["class"] == given["genre"]).to_numpy(), (given["part"] == "test").to_numpy()
+    assert right[test].mean() == pytest.approx(summary["results"]["student_distilled"]["test"][0])
+    assert len(predicted(out, write_films(tmp_path / "silent"), tmp_path / "silent.csv")) == 36
+
+
+@pytest.mark.thorough
 def test_a_run_that_was_killed_goes_on_to_the_same_end(first, run, data, tmp_path):
     """Only the first row was there."""
     again = tmp_path / "again"
@@ -224,7 +242,7 @@ def test_links(run, data, tmp_path):
     assert run(data, out, "--task", "link_prediction", "--stages", "lm", "cotrain", candidates="known_for") == 0
     summary = summary_of(out)
     trained = TRAINED - {"glem", "text_student", "without_links"}
-    assert set(summary["results"]) == trained | {"student_distilled", "degree", "popularity", "cosine"}
+    assert set(summary["results"]) == trained | {"student_distilled", "degree", "popularity", "relations", "cosine"}
     assert summary["metric"] == "mrr" and set(summary["data"]["candidates_sha256"]) == {"valid", "test"}
     for row in summary["results"].values():
         for value in (*row["valid"], *row["test"]):
@@ -250,6 +268,7 @@ def test_classes_of_links_without_any_stage(run, data, tmp_path):
         "student_distilled",
         "degree",
         "popularity",
+        "relations",
         "cosine",
     }
     assert results["student_distilled"]["test"] == results["student_alone"]["test"]

@@ -53,9 +53,12 @@ def test_baselines_of_links(graph, candidates):
     degree = lambda row: sum(end == ("movie", row) for edge in seen for end in edge)  # noqa: E731
     edges = graph.edges[ACTS]
     trained = edges.receivers[data.rows["train"]].tolist()
+    known = graph.edges["actor", "known_for", "movie"]
+    known_for = set(zip(known.senders.tolist(), known.receivers.tolist(), strict=True))
     of_pair = {
         "degree": lambda s, r: degree(r),
         "popularity": lambda s, r: trained.count(r) + 1e-9 * degree(r),
+        "relations": lambda s, r: (s, r) in known_for,
         "cosine": lambda s, r: float(EMBEDDINGS["actor"][s] @ EMBEDDINGS["movie"][r]),
     }
     found = baselines(data, EMBEDDINGS)
@@ -81,7 +84,8 @@ def test_common_neighbours_of_one_node_type(tmp_path):
     edges = next(iter(graph.edges.values()))
     rows = data.rows["train"]
     around = {i: set() for i in range(36)}
-    for s, r in zip(edges.senders[rows].tolist(), edges.receivers[rows].tolist(), strict=True):
+    trained = set(zip(edges.senders[rows].tolist(), edges.receivers[rows].tolist(), strict=True))
+    for s, r in trained:
         around[s].add(r)
         around[r].add(s)
     found = baselines(data, {})
@@ -89,6 +93,9 @@ def test_common_neighbours_of_one_node_type(tmp_path):
     for part in ("valid", "test"):
         wanted = mrr(data, part, lambda s, r: len(around[int(s)] & around[int(r)]))
         np.testing.assert_allclose(found["common_neighbours"][1][part]["mrr"], wanted, rtol=1e-6)
+        # What joins them beside the relation itself: its reverse.
+        wanted = mrr(data, part, lambda s, r: (int(r), int(s)) in trained)
+        np.testing.assert_allclose(found["relations"][1][part]["mrr"], wanted, rtol=1e-6)
 
 
 def test_baselines_of_edges_point_where_validation_says(graph):
