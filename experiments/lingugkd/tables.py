@@ -78,8 +78,8 @@ def lines(found: dict[str, Summary]) -> list[str]:
     caption = (
         "Test accuracy in percent, mean ± standard deviation over seeds; the difference is distilled minus alone, "
         "paired over seeds, with a two-sided paired t-test, not corrected for the number of rows. *Epochs alone*: "
-        "median best epoch of the plain student; *epochs to match*: median epoch at which the distilled one reaches the plain "
-        "one's best validation score, and how many seeds do."
+        "median best epoch of the plain student; *epochs to match*: median epoch at which the distilled one reaches "
+        "the plain one's best validation score, and how many seeds do."
     )
     commands = [
         f"{name}: `{found[name]['command'].partition(' --out')[0]}`  " for name in [*MAIN, *ABLATIONS] if name in found
