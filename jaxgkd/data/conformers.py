@@ -24,7 +24,7 @@ from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 from jaxgkd.data.featurise import Problem
 from jaxgkd.data.flat_arrays import ArrayFolderWriter, array_folder, open_array
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.watched_processes import map_watched
+from jaxgkd.data.watched_workers import map_watched
 from jaxgkd.errors import ConfigError
 from jaxgkd.training.compilation import cache_folder
 

@@ -17,7 +17,7 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 from jaxgkd.data.atom_fields import Fields, both_ways, may_have_stereo, molecule_fields
 from jaxgkd.data.flat_arrays import ArrayFolderWriter
 from jaxgkd.data.molecule_files import Record
-from jaxgkd.data.processes import map_chunks
+from jaxgkd.data.workers import map_chunks
 
 Hydrogens = Literal["implicit", "explicit"]
 _CHUNK = 512

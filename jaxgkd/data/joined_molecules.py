@@ -8,7 +8,7 @@ from rdkit import rdBase
 
 from jaxgkd.data.molecule_descriptions import canonical_keys
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.processes import map_chunks
+from jaxgkd.data.workers import map_chunks
 from jaxgkd.errors import ConfigError
 from jaxgkd.graphs.batching import ranges
 

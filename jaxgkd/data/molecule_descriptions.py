@@ -14,7 +14,7 @@ from rdkit import Chem, rdBase
 from jaxgkd.data.molecule_files import LineStream
 from jaxgkd.data.molecule_texts import templates
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.processes import map_chunks
+from jaxgkd.data.workers import map_chunks
 from jaxgkd.errors import ConfigError, DataError, shown
 
 Missing = Literal["error", "smiles", "template"]

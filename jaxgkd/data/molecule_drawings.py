@@ -15,7 +15,7 @@ from rdkit.Chem.Draw import rdMolDraw2D
 
 from jaxgkd.data.flat_arrays import ArrayFolderWriter, array_folder, open_array
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.processes import map_chunks
+from jaxgkd.data.workers import map_chunks
 from jaxgkd.errors import ConfigError
 from jaxgkd.training.compilation import cache_folder
 

@@ -17,7 +17,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.processes import map_chunks
+from jaxgkd.data.workers import map_chunks
 from jaxgkd.data.splits import Split
 from jaxgkd.data.tables import reading
 from jaxgkd.errors import ConfigError, DataError

@@ -29,7 +29,7 @@ from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
 from jaxgkd.data.flat_arrays import ArrayFolderWriter, array_folder, open_array
 from jaxgkd.data.functional_groups import COUNTER_IONS, functional_groups, ring_names, ring_systems
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.processes import map_chunks
+from jaxgkd.data.workers import map_chunks
 from jaxgkd.training.compilation import cache_folder
 
 Value = TypeVar("Value")

@@ -12,7 +12,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from jaxgkd.data.flat_arrays import ArrayFolderWriter, open_array
-from jaxgkd.data.processes import map_chunks
+from jaxgkd.data.workers import map_chunks
 
 _CHUNK = 2048
 

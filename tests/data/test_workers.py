@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from jaxgkd.data.processes import map_chunks
+from jaxgkd.data.workers import map_chunks
 from jaxgkd.errors import ConfigError, DataError
 
 
@@ -49,7 +49,7 @@ def test_errors_come_through_and_a_death_is_told():
 def test_a_script_without_a_guard_is_not_run_again(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from jaxgkd.data.processes import map_chunks\n"
+        "from jaxgkd.data.workers import map_chunks\n"
         "print(list(map_chunks(sum, [[i] for i in range(4)], workers=2, few=1)))\n"
         "print(__name__)\n"
     )

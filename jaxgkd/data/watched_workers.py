@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from jaxgkd.cores import available_cores
-from jaxgkd.data.processes import script_left_out
+from jaxgkd.data.workers import script_left_out
 from jaxgkd.errors import ConfigError
 
 Item = TypeVar("Item")

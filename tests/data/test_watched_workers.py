@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jaxgkd.data.watched_processes import map_watched
+from jaxgkd.data.watched_workers import map_watched
 from jaxgkd.errors import ConfigError
 
 
