@@ -17,9 +17,9 @@ from rdkit import Chem, rdBase
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
 from jaxgkd.data.molecules import Molecules
-from jaxgkd.data.workers import map_chunks
 from jaxgkd.data.splits import Split
 from jaxgkd.data.tables import reading
+from jaxgkd.data.workers import map_chunks
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.whole_file import write_whole
 
