@@ -58,6 +58,18 @@ def rows_of(found: dict[str, Summary], names: list[str]) -> list[str]:
     return [*table, ""]
 
 
+def halves(found: dict[str, Summary]) -> str:
+    """In how many rows the distilled student needs at most half of the plain one's epochs."""
+    shares = []
+    for name in MAIN:
+        if name in found:
+            results = found[name]["results"]
+            there = [epoch for epoch in results["student_distilled"]["epochs_to_reach"] if epoch is not None]
+            shares.append(median(there) / median(results["student_alone"]["best_epoch"]) if there else float("inf"))
+    half = sum(share <= 0.5 for share in shares)
+    return f"At most half of the plain one's epochs: {half} of {len(shares)} rows."
+
+
 def costs(found: dict[str, Summary]) -> list[str]:
     table = [
         "| row | teacher weights | student weights | teacher ms per node | student ms per node | times faster |",
@@ -79,7 +91,7 @@ def lines(found: dict[str, Summary]) -> list[str]:
         "Test accuracy in percent, mean ± standard deviation over seeds; the difference is distilled minus alone, "
         "paired over seeds, with a two-sided paired t-test, not corrected for the number of rows. *Epochs alone*: "
         "median best epoch of the plain student; *epochs to match*: median epoch at which the distilled one reaches "
-        "the plain one's best validation score, and how many seeds do."
+        f"the plain one's best validation score, and how many seeds do. {halves(found)}"
     )
     commands = [
         f"{name}: `{found[name]['command'].partition(' --out')[0]}`  " for name in [*MAIN, *ABLATIONS] if name in found
