@@ -48,7 +48,7 @@ def predict_hetero(
       CheckpointError: the language model is not the one of the run.
     """
     reads, task = kept.reads, hetero_task(kept)
-    if reads["mentions"]:
+    if reads.get("mentions"):
         graph = with_mentions(graph, [tuple(kind) for kind in reads["relations"]])
     nodes, passing = _nodes(kept, graph), _passing(kept, graph)
     encoder = TextEncoder.load(reads["teacher"])
