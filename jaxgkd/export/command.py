@@ -20,8 +20,7 @@ from safetensors.numpy import save as save_tensors
 from jaxgkd import exported
 from jaxgkd.errors import ConfigError
 from jaxgkd.export.program import PLATFORMS, Program, described, lower
-from jaxgkd.recipes.kept_students import read_kept
-from jaxgkd.training.student_folder import KeptStudent
+from jaxgkd.training.student_folder import KeptStudent, read_student
 
 _LOADER = "load_exported.py"
 
@@ -52,7 +51,7 @@ def run(config: Export, console: Console) -> Path:
       JaxgkdError: the run cannot be read, its student cannot be exported, or the folder cannot be written.
     """
     _check_out(config)
-    kept = read_kept(config.run)
+    kept = read_student(config.run)
     members = list(kept.chosen) if config.member is None else [config.member]
     if not 0 <= members[0] < len(kept.members):
         mend = f"give 0 to {len(kept.members) - 1}"

@@ -57,7 +57,7 @@ def predict_brains(kept: KeptStudent, members: Sequence[int], source: Path | Bra
     ids = [*brains.subjects, *without.values()]
     # The likeliest of no numbers is not asked for.
     filled = np.nan_to_num(np.concatenate([probabilities, missing]))
-    out.write(class_columns("subject", ids, kept.says["names"], filled, problems))
+    out.write(class_columns({"subject": ids}, kept.says["names"], filled, problems))
     return outcome
 
 

@@ -15,13 +15,12 @@ from jaxgkd.data import registry
 from jaxgkd.errors import ConfigError
 from jaxgkd.predict.outcome import Outcome
 from jaxgkd.predict.output_file import OutputFile, check_output
-from jaxgkd.recipes.kept_students import read_kept
-from jaxgkd.training.student_folder import KeptStudent
+from jaxgkd.training.student_folder import KeptStudent, read_student
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Ask the distilled student of a finished run about new nodes, molecules or subjects.
+    """Ask the distilled student of a finished run about new nodes, pairs of them, molecules or subjects.
 
     Nothing is read but the run's folder and the new data: no teacher, no training data, no labels.
     """
@@ -32,6 +31,9 @@ class Predict:
     """New data in the form that the recipe takes, labels not needed: a folder, a file, or the name of a data set."""
     out: Path
     """File to write, one row an item in the order of the data: .csv, .csv.gz or .parquet."""
+    pairs: Path | None = None
+    """Of a run that was asked about edges, the table with the columns src and dst to answer for; these pairs pass no
+    messages, all other edges of --data do."""
     seeds: Literal["best", "all"] = "best"
     """The student that validated best, or the mean of what those of all seeds (and folds) say."""
     text_columns: tuple[str, ...] = ()
@@ -47,10 +49,12 @@ def run(config: Predict, console: Console) -> Outcome:
       JaxgkdError: the run, the data or the file cannot be used.
     """
     check_output(config.out, overwrite=config.overwrite)
-    kept = read_kept(config.run)
+    kept = read_student(config.run)
     if config.text_columns and kept.reads["data"] != "text graph":
         what = f"runs of {kept.recipe} read no text"
         raise ConfigError(what, field="--text-columns", mend="leave it out")
+    if config.pairs is not None and kept.reads["data"] != "typed graph":
+        raise ConfigError(f"runs of {kept.recipe} answer for no pairs", field="--pairs", mend="leave it out")
     members = list(range(len(kept.members))) if config.seeds == "all" else list(kept.chosen)
     outcome = _predict(config, kept, members, console)
     outcome.print(console)
@@ -76,7 +80,7 @@ def _predict(config: Predict, kept: KeptStudent, members: list[int], console: Co
 
         graph = load_hetero_graph(source) if isinstance(source, Path) else source
         with OutputFile(config.out) as out:
-            return predict_hetero(kept, members, graph, out, on_line=console.print)
+            return predict_hetero(kept, members, graph, out, pairs=config.pairs, on_line=console.print)
     from jaxgkd.data.new_nodes import NewNodes
     from jaxgkd.predict.nodes import predict_nodes
 

@@ -57,7 +57,7 @@ def predict_nodes(kept: KeptStudent, members: Sequence[int], nodes: NewNodes, ou
     outcome = Outcome("nodes")
     for chunk, problems, probabilities in (_with_edges if kept.reads["edges"] else _alone)(kept, members, nodes):
         outcome.add(chunk.rows, problems)
-        out.write(class_columns("node", chunk.ids, kept.says["names"], probabilities, problems))
+        out.write(class_columns({"node": chunk.ids}, kept.says["names"], probabilities, problems))
     outcome.check()
     return outcome
 

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgkd.nn.hetero_tasks import HeteroModel, NodeTask
+from jaxgkd.data.hetero_graphs import shown_type
+from jaxgkd.nn.hetero_tasks import EdgeTask, HeteroModel, LinkTask, NodeTask
 from jaxgkd.nn.named_weights import states_of, student_weights
 from jaxgkd.recipes.lmgnn_config import LMGNN
 from jaxgkd.recipes.lmgnn_networks import Workplace, make_hetero_model
@@ -28,22 +29,33 @@ Tree = Any
 
 
 def keep_hetero_student(
-    row: HeteroRow, valid: Sequence[float | None], *, place: Workplace, config: LMGNN, encoder: TextEncoder
+    row: HeteroRow,
+    valid: Sequence[float | None],
+    *,
+    higher_is_better: bool,
+    place: Workplace,
+    config: LMGNN,
+    encoder: TextEncoder,
 ) -> KeptStudent:
-    """What is kept of a row that answers for nodes.
+    """What is kept of a row.
 
     Args:
       row: what was trained; valid: of every seed its validation score, None where it has none.
+      higher_is_better: of these scores.
       place: what all rows shared; config: of the run; encoder: its language model.
     """
     task, graph = place.data.task, place.data.graph
-    assert isinstance(task, NodeTask)
     d_in = place.widths_in(config.layers)
     learned = [name for name, width in d_in.items() if not width]
-    names = graph.nodes[task.node_type].class_names
+    about = task.node_type if isinstance(task, NodeTask) else shown_type(task.edge_type)
+    names = (graph.nodes[task.node_type] if isinstance(task, NodeTask) else graph.edges[task.edge_type]).class_names
+    if isinstance(task, LinkTask):
+        says = {"kind": "scores", "tasks": [about]}
+    else:
+        says = {"kind": "classes", "names": list(names)} if names else {"kind": "values", "tasks": [about]}
     weights = [_named(lm, params, rest) for lm, params, rest in row.trained]
     scores = np.array([score for score in valid if score is not None])
-    best = int(scores.argmax() if task.kind == "classification" else scores.argmin())
+    best = int(scores.argmax() if higher_is_better else scores.argmin())
     return KeptStudent(
         recipe="lmgnn",
         reads={
@@ -66,14 +78,12 @@ def keep_hetero_student(
             "edge_types": [list(kind) for kind in place.data.edge_types],
             "width": config.width,
             "layers": config.layers,
-            "node_type": task.node_type,
-            "n_out": task.n_out,
-            "task": task.kind,
+            **_described(task),
         },
-        says={"kind": "classes", "names": list(names)} if names else {"kind": "values", "tasks": [task.node_type]},
+        says=says,
         members=[{"seed": seed, "valid": float(score)} for seed, score in enumerate(scores)],
         chosen=[best],
-        why="best score on the validation nodes",
+        why=f"best score on the validation {'nodes' if isinstance(task, NodeTask) else 'edges'}",
         weights={name: np.stack([each[name] for each in weights]) for name in weights[0]},
         files={IDS: json.dumps({name: [str(key) for key in graph.nodes[name].ids] for name in learned}).encode()},
     )
@@ -87,9 +97,15 @@ def hetero_maker(kept: KeptStudent) -> Callable[[jax.Array], HeteroModel]:
     return lambda key: make_hetero_model(*sizes, hetero_task(kept), key)
 
 
-def hetero_task(kept: KeptStudent) -> NodeTask:
+def hetero_task(kept: KeptStudent) -> NodeTask | EdgeTask | LinkTask:
     """What the student answers."""
-    return NodeTask(kept.model["node_type"], kept.model["n_out"], kept.model["task"])
+    model = kept.model
+    if "edge_type" not in model:
+        return NodeTask(model["node_type"], model["n_out"], model["task"])
+    source, name, destination = model["edge_type"]
+    if model["task"] == "links":
+        return LinkTask((source, name, destination), model["score"])
+    return EdgeTask((source, name, destination), model["n_out"])
 
 
 def weights_of_member(kept: KeptStudent, member: int, lm: Tree) -> tuple[Tree, tuple[Tree, Tree]]:
@@ -109,6 +125,14 @@ def weights_of_member(kept: KeptStudent, member: int, lm: Tree) -> tuple[Tree, t
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), lm)
         lm = jax.tree.map(jax.numpy.asarray, from_leaves(layers, shapes))
     return lm, states_of(hetero_maker(kept), network)
+
+
+def _described(task: NodeTask | EdgeTask | LinkTask) -> dict[str, Any]:
+    if isinstance(task, NodeTask):
+        return {"node_type": task.node_type, "n_out": task.n_out, "task": task.kind}
+    if isinstance(task, EdgeTask):
+        return {"edge_type": list(task.edge_type), "n_out": task.n_out, "task": "edges"}
+    return {"edge_type": list(task.edge_type), "score": task.score, "task": "links"}
 
 
 def _named(lm: Tree | None, params: Tree, rest: Tree) -> dict[str, np.ndarray]:

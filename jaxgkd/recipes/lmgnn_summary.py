@@ -70,10 +70,9 @@ def write_hetero_run(
         if name != "student_alone"
     }
     _write_predictions(run_dir, place, rows, staged or "student_alone")
-    if isinstance(data.task, NodeTask):
-        row, valid = rows[staged or "student_alone"], results["student_distilled"]["valid"]
-        kept = keep_hetero_student(row, valid, place=place, config=config, encoder=encoder)
-        write_student(run_dir.path, kept)
+    row, valid = rows[staged or "student_alone"], results["student_distilled"]["valid"]
+    kept = keep_hetero_student(row, valid, higher_is_better=higher, place=place, config=config, encoder=encoder)
+    write_student(run_dir.path, kept)
     lm_parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(encoder.model.weights()))
     alone = rows["student_alone"]
     n_node = sum(data.graph.n_node.values())

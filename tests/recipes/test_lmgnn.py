@@ -9,6 +9,7 @@ import pytest
 from jaxgkd import cli
 from jaxgkd.errors import ConfigError
 from jaxgkd.recipes.lmgnn_config import LMGNN, check, shrunk
+from jaxgkd.training.metrics import area_under_roc
 from jaxgkd.training.student_folder import read_student, write_student
 from jaxgkd.training.summary import check_summary
 from tests.recipes.hetero_folder import write_films
@@ -114,9 +115,25 @@ def test_a_finished_run_is_reported_and_another_is_not_written_over(first, run, 
     assert "field 'width'" in capsys.readouterr().err
 
 
-def predicted(run, data, out) -> pandas.DataFrame:
-    assert cli.main(["predict", str(run), "--data", str(data), "--out", str(out)]) == 0
+def predicted(run, data, out, *flags) -> pandas.DataFrame:
+    assert cli.main(["predict", str(run), "--data", str(data), "--out", str(out), *flags]) == 0
     return pandas.read_csv(out)
+
+
+def without_valid(metadata, tables):
+    acts = tables["edges_actor__acts_in__movie"]
+    tables["edges_actor__acts_in__movie"] = [edge for edge in acts if edge["part"] != "valid"]
+
+
+def without_asked_edges(folder):
+    """The films again, of the relation that is asked about the edges that train alone; and all that was asked."""
+    asked = []
+
+    def change(metadata, tables):
+        asked.extend(tables["edges_actor__acts_in__movie"])
+        tables["edges_actor__acts_in__movie"] = [edge for edge in asked if edge["part"] == "train"]
+
+    return write_films(folder, change=change), pandas.DataFrame(asked)
 
 
 def test_the_run_predicts_what_it_said_itself(first, data, tmp_path):
@@ -181,6 +198,9 @@ def test_a_graph_of_other_types_or_another_language_model_is_refused(first, data
     assert "is not the language model that the run had" in refused(None, other)
     assert cli.main(["export", str(first), "--out", str(tmp_path / "program")]) == 2
     assert "use jaxgkd predict" in capsys.readouterr().err
+    words = ["predict", str(first), "--data", str(data), "--out", str(tmp_path / "out.csv"), "--pairs", "pairs.csv"]
+    assert cli.main(words) == 2
+    assert "field '--pairs': the student answers for nodes of type movie" in capsys.readouterr().err
 
 
 @pytest.mark.thorough
@@ -252,6 +272,63 @@ def test_links(run, data, tmp_path):
         with np.load(out / f"candidates-{part}.npz", allow_pickle=False) as arrays:
             assert str(arrays["sha256"]) == summary["data"]["candidates_sha256"][part]
     assert (out / "report.md").is_file() and not (out / "predictions.npz").exists()
+    # What ranks the test edges in the run is what prediction says of the same pairs, all of them unknown to the graph.
+    known, _ = without_asked_edges(tmp_path / "known")
+    with np.load(out / "candidates-test.npz", allow_pickle=False) as arrays:
+        starts, nodes = arrays["start"], arrays["nodes"]
+        ends = [np.repeat(arrays["sources"], np.diff(starts)), nodes]
+        asked = [np.concatenate([arrays["sources"], ends[0]]), np.concatenate([arrays["targets"], ends[1]])]
+    pairs = pandas.DataFrame({"src": [f"a{row}" for row in asked[0]], "dst": [f"m{row}" for row in asked[1]]})
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    table = predicted(out, known, tmp_path / "out.csv", "--pairs", str(tmp_path / "pairs.csv"))
+    assert table[["src", "dst"]].equals(pairs) and table["problem"].isna().all()
+    scores, n = table["score"].to_numpy(), len(starts) - 1
+    ranks = []
+    for i in range(n):
+        others = scores[n + starts[i] : n + starts[i + 1]]
+        if len(others):
+            ranks.append(1 + np.sum(others > scores[i]) + 0.5 * np.sum(others == scores[i]))
+    assert np.mean(1 / np.array(ranks)) == pytest.approx(summary["results"]["student_distilled"]["test"][0], abs=1e-6)
+
+
+def test_pairs_that_are_asked_about(run, data, tmp_path, capsys):
+    out = tmp_path / "edges"
+    assert run(data, out, "--task", "edge_classification", "--stages", epochs=5) == 0
+    known, edges = without_asked_edges(tmp_path / "known")
+    test = edges[edges["part"] == "test"]
+    test.to_csv(tmp_path / "test.csv", index=False)
+    flags = ["--seeds", "best", "--pairs", str(tmp_path / "test.csv")]
+    table = predicted(out, known, tmp_path / "out.csv", *flags)
+    np.testing.assert_allclose(table["p_no"] + table["p_yes"], 1, atol=1e-6)
+    result = summary_of(out)["results"]["student_distilled"]
+    found = area_under_roc(
+        table["p_yes"].to_numpy(), (test["lead"] == "yes").to_numpy().astype(int), np.ones(len(test), bool)
+    )
+    assert found == pytest.approx(result["test"][int(np.argmax(result["valid"]))])
+    # What is asked passes no messages: it makes no difference whether it is in the graph already.
+    both = write_films(tmp_path / "both", change=without_valid)
+    assert predicted(out, both, tmp_path / "both.csv", *flags).equals(table)
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("src,dst\na0,m0\na99,m0\na1,\n")
+    table = predicted(out, known, tmp_path / "some.csv", "--pairs", str(pairs))
+    assert table["class"].notna().tolist() == [True, False, False]
+    assert table["problem"].tolist()[1:] == ["src: there is no actor 'a99'", "dst: the node id is empty"]
+    capsys.readouterr()
+
+    def refused(*flags, run=out):
+        words = ["predict", str(run), "--data", str(known), "--out", str(tmp_path / "no.csv"), *flags]
+        assert cli.main(words) == 2 and not (tmp_path / "no.csv").exists()
+        return capsys.readouterr().err
+
+    assert "field '--pairs': the student answers for pairs of actor–acts_in–movie" in refused()
+    pairs.write_text("src,dst\na99,m0\n")
+    assert "pairs.csv, row 2: no pair can be answered for (src: there is no actor 'a99')" in refused(
+        "--pairs", str(pairs)
+    )
+    pairs.write_text("src,dst\n")
+    assert "pairs.csv: there are no pairs" in refused("--pairs", str(pairs))
+    pairs.write_text("src,to\na0,m0\n")
+    assert "there is no column 'dst'" in refused("--pairs", str(pairs))
 
 
 @pytest.mark.thorough
