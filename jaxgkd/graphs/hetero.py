@@ -236,15 +236,22 @@ def relations_between(
         return jnp.zeros((*jnp.shape(senders), n_relation))
     wanted = first + senders * n_relation
     # Edges into a node are sorted by the row they start from, and the rows of a sender's relations follow each other.
-    low, high = edges.layout.row_start[receivers], edges.layout.row_start[receivers + 1]
-    end = high
-    for _ in range(int(rows.shape[0]).bit_length()):
+    low, end = edges.layout.row_start[receivers], edges.layout.row_start[receivers + 1]
+    last = rows.shape[0] - 1
+
+    def halve(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
         middle = (low + high) // 2
-        below = (low < high) & (rows[jnp.minimum(middle, rows.shape[0] - 1)] < wanted)
-        low, high = jnp.where(below, middle + 1, low), jnp.where(below, high, jnp.minimum(middle, high))
+        below = rows[jnp.minimum(middle, last)] < wanted
+        searched = low < high
+        return jnp.where(searched & below, middle + 1, low), jnp.where(searched & ~below, middle, high)
+
+    # As many halvings as the longest of the rows that are searched wants: unrolled for the longest there could be, XLA
+    # takes four times as long.
+    low, _ = jax.lax.while_loop(lambda bounds: jnp.any(bounds[0] < bounds[1]), halve, (low, end))
     found = jnp.zeros((*jnp.shape(senders), n_relation))
     for step in range(n_relation):
-        at = jnp.minimum(low + step, rows.shape[0] - 1)
+        at = jnp.minimum(low + step, last)
         there = jnp.where(low + step < end, edges.kept[at], 0.0)
         # A row of another sender is none of the columns.
         found += jax.nn.one_hot(rows[at] - wanted, n_relation) * there[..., None]
