@@ -140,7 +140,7 @@ def draw_learning_curves(run: Run) -> Drawing | None:
         _band(axes, epochs, scale.factor * values, mean, row_colour(row))
         last = mean[np.isfinite(mean)][-1]
         ends.append((last, f"{short_name(row)}\n{scale.number(last / scale.factor)}", row_colour(row)))
-    _frame_curves(axes, scale, [scale.factor * mean for _, mean in means.values()])
+    _frame_curves(axes, scale, [scale.factor * values for _, values in curves.values()])
     axes.set_xlim(min(e[0] for e, _ in curves.values()), max(e[-1] for e, _ in curves.values()))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("epoch")
@@ -189,19 +189,33 @@ def _curves_title(scale: Scale, means: Mapping[str, tuple[np.ndarray, np.ndarray
     return f"Distilled for {epochs[reached[0]]} epochs, the student matches its best alone (epoch {best_epoch})"
 
 
-def _frame_curves(axes: Axes, scale: Scale, means: list[np.ndarray]) -> None:
-    """Give the end of training most of the room: the first tenth of the epochs may leave the frame."""
-    settled = np.concatenate([mean[np.isfinite(mean)][len(mean) // 10 :] for mean in means])
-    low, high = settled.min(), settled.max()
-    everything = np.concatenate([mean[np.isfinite(mean)] for mean in means])
+def _frame_curves(axes: Axes, scale: Scale, curves: list[np.ndarray]) -> None:
+    """Give the end of training most of the room: the first tenth of epochs may leave the frame where it is worse."""
+    drawn = [_drawn_range(values) for values in curves]
+    low = min(np.nanmin(bottom[len(bottom) // 10 :]) for bottom, _ in drawn)
+    high = max(np.nanmax(top[len(top) // 10 :]) for _, top in drawn)
+    everything = np.concatenate([edge for edges in drawn for edge in edges])
     reach = 0.12 * (high - low) or 0.05 * abs(high) or 1.0
-    bottom = low - reach if scale.higher_is_better else min(everything.min(), low) - reach
-    top = max(everything.max(), high) + reach if scale.higher_is_better else high + reach
+    bottom = low - reach if scale.higher_is_better else np.nanmin(everything) - reach
+    top = np.nanmax(everything) + reach if scale.higher_is_better else high + reach
     axes.set_ylim(bottom, top)
     axes.yaxis.grid(True)
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.spines["left"].set_visible(False)
     axes.set_ylabel(f"validation {scale.label}")
+
+
+def _drawn_range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest [e] of what `_band` draws of curves [seeds, e]: a band, then single lines; NaN for nothing."""
+    mean = _common_mean(values)
+    common = np.isfinite(mean)
+    deviation = np.zeros_like(mean)
+    if len(values) > 1:
+        deviation[common] = values[:, common].std(axis=0, ddof=1)
+    single = np.isfinite(values).any(axis=0) & ~common
+    low, high = mean - deviation, mean + deviation
+    low[single], high[single] = np.nanmin(values[:, single], axis=0), np.nanmax(values[:, single], axis=0)
+    return low, high
 
 
 def _logged(run: Run, prefix: str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, np.ndarray]]:

@@ -111,6 +111,9 @@ def test_the_mean_is_drawn_only_where_all_seeds_train(run_directory):
     assert [list(x) for x in longest] == [[1, 2, 3, 4, 5]] * 2
     means = [line.get_ydata() for line in drawing.figure.axes[0].lines if line.get_linewidth() > 1]
     np.testing.assert_allclose(means[0], 100 * (0.6 + 0.01 * np.arange(1, 6)))
+    # Bands and single runs lie within the frame: ± 0.1 around the mean, and up to the end of the third run.
+    bottom, top = drawing.figure.axes[0].get_ylim()
+    assert bottom < 100 * (0.6 + 0.01 - 0.1) and top > 100 * (0.7 + 0.01 * 7)
 
 
 def test_layer_weights_say_when_they_hardly_move(run_directory):
