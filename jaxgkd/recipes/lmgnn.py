@@ -36,7 +36,7 @@ from jaxgkd.recipes.lmgnn_texts import graph_texts
 from jaxgkd.recipes.searched_fit import Budget
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.candidates import save_candidates
-from jaxgkd.training.run_dir import RunDirectory, check_folder
+from jaxgkd.training.run_dir import RunDirectory, check_folder, check_same
 from jaxgkd.training.search import read_sweep
 
 __all__ = ["LMGNN", "run"]
@@ -85,7 +85,8 @@ def run(config: LMGNN, console: Console) -> Path:
     if check_folder(out, resume=config.resume) and RunDirectory(out, identity, resume=True).finished:
         return out
 
-    start = None if config.start is None else _start(config.start, identity)
+    if config.start is not None:
+        _check_start(config.start, identity)
     encoder = TextEncoder.load(config.teacher)
     texts = graph_texts(
         graph, encoder, tuned_layers=config.tuned_layers, max_tokens=config.max_tokens, on_line=console.print
@@ -110,7 +111,7 @@ def run(config: LMGNN, console: Console) -> Path:
             evaluate_every=5,
         ),
         run_dir=run_dir,
-        start=start,
+        start=config.start,
         console=console,
     )
     rows = stages.run()
@@ -187,8 +188,8 @@ def _identity(config: LMGNN, data: TaskData) -> dict[str, Any]:
     }
 
 
-def _start(folder: Path, identity: dict[str, Any]) -> RunDirectory:
-    """The run whose fine-tuned language models are used; a ConfigError where it cannot be."""
+def _check_start(folder: Path, identity: dict[str, Any]) -> None:
+    """Raises ConfigError where the fine-tuned language models of a run cannot be used."""
     same = ("task", "teacher", "max_tokens", "tuned_layers", "data_facts", "split_sha256", "width")
     if not (folder / "config.json").exists():
         raise ConfigError("there is no run", file=folder, field="--start", mend="give the folder of a run")
@@ -196,4 +197,4 @@ def _start(folder: Path, identity: dict[str, Any]) -> RunDirectory:
         if not (folder / "checkpoints" / f"lm-{seed}").is_dir():
             what = f"there is no language model lm-{seed}"
             raise ConfigError(what, file=folder, field="--start", mend="give a run with as many --lm-seeds")
-    return RunDirectory(folder, {key: identity[key] for key in same}, resume=True)
+    check_same(folder, {key: identity[key] for key in same})

@@ -1,8 +1,9 @@
 """The rows of a run, stage after stage: what starts from what, and what is kept of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,6 @@ from flax import nnx
 from jax import Array
 from rich.console import Console
 
-from jaxgkd.errors import ConfigError
 from jaxgkd.graphs import without_edges
 from jaxgkd.nn.hetero_problem import hetero_problem
 from jaxgkd.nn.hetero_tasks import ImitationTask, Nodes, NodeTask, Task
@@ -22,6 +22,7 @@ from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
 from jaxgkd.recipes.lmgnn_networks import Make, Workplace, node_states
 from jaxgkd.recipes.lmgnn_pairs import Pair, pair_from_tree, pair_tree
 from jaxgkd.recipes.searched_fit import Budget, SearchedFit, searched_fit
+from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory
 
@@ -75,7 +76,7 @@ class Stages:
       config: the settings; place: what all rows share.
       table: [texts, d] embeddings by the language model as it was.
       budget: of every row's search.
-      run_dir: the folder of the run; start: another run, whose fine-tuned language models are used, or None.
+      run_dir: the folder of the run; start: that of another run, whose fine-tuned language models are used, or None.
       console: for progress.
     """
 
@@ -84,7 +85,7 @@ class Stages:
     table: Array
     budget: Budget
     run_dir: RunDirectory
-    start: RunDirectory | None
+    start: Path | None
     console: Console
     rows: dict[str, HeteroRow] = field(default_factory=dict)
 
@@ -193,7 +194,7 @@ class Stages:
         name = f"lm-{seed}"
         if self.start is not None:
             like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), start)
-            return pair_from_tree(self.start.stage(name, _missing(self.start, name)), self.place.texts.weights, like)
+            return pair_from_tree(load_tree(self.start / "checkpoints" / name), self.place.texts.weights, like)
         # Of an edge two texts are read.
         texts = self.config.lm_batch_size
         b = texts if isinstance(self._task, NodeTask) else max(1, texts // 2)
@@ -398,14 +399,6 @@ def _of_seed(found: SearchedFit, seed: int) -> tuple[Tree, Tree]:
 def _curve(found: SearchedFit, seed: int) -> dict[int, float]:
     values = found.curves["valid"][seed]
     return {int(e): float(v) for e, v in zip(found.epochs, values, strict=True) if np.isfinite(v)}
-
-
-def _missing(start: RunDirectory, name: str) -> Callable[[], Any]:
-    def refuse() -> Any:
-        what = f"there is no language model {name}"
-        raise ConfigError(what, file=start.path, field="--start", mend="give a run with as many --lm-seeds")
-
-    return refuse
 
 
 def _size(tree: Tree) -> int:

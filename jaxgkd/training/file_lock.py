@@ -2,9 +2,41 @@
 
 import fcntl
 import os
+import weakref
 from pathlib import Path
 
 from jaxgkd.errors import JaxgkdError
+
+
+class Owned:
+    """A folder of which this process is the writer, for as long as the object is kept."""
+
+    def __init__(self, descriptor: int):
+        """``descriptor`` of the lock, closed with the object."""
+        weakref.finalize(self, os.close, descriptor)
+
+
+_owned: weakref.WeakValueDictionary[Path, Owned] = weakref.WeakValueDictionary()
+
+
+def own_folder(folder: Path, error: type[JaxgkdError]) -> Owned | None:
+    """Become the writer of a folder, or share what this process has of it already.
+
+    Args:
+      folder: that there is; its lock is the file ``.lock`` in it.
+      error: raised where another process has it.
+
+    Returns:
+      What is to be kept while the folder is written to; None on a file system without locks.
+    """
+    place = folder.resolve()
+    owned = _owned.get(place)
+    if owned is None:
+        try:
+            owned = _owned[place] = Owned(lock_file(place / ".lock", folder, error))
+        except OSError:
+            return None
+    return owned
 
 
 def lock_file(path: Path, owned: Path, error: type[JaxgkdError]) -> int:

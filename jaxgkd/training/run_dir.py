@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxgkd import processes
 from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.training.file_lock import Owned, own_folder
 from jaxgkd.training.stage import once
 from jaxgkd.whole_file import write_whole
 
@@ -34,7 +35,7 @@ class RunDirectory:
     latest: ClassVar[Path | None] = None
 
     def __init__(self, path: Path, config: Mapping[str, Any], *, resume: bool):
-        """Make or reopen the folder.
+        """Make or reopen the folder, which is this process's own until the object goes.
 
         Args:
           path: the folder; made when it is not there.
@@ -42,13 +43,14 @@ class RunDirectory:
           resume: continue what is there, instead of refusing a folder that is not empty.
 
         Raises:
-          ConfigError: the folder is not empty and ``resume`` is off, it belongs to a run with other settings, or it
-            cannot be written to.
+          ConfigError: the folder is not empty and ``resume`` is off, it belongs to a run with other settings, another
+            process works there, or it cannot be written to.
         """
         check_folder(path, resume=resume)
         self.path = RunDirectory.latest = path
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self._owned = _own(path)
             # What a killed process was writing and never finished.
             for left in (path / "checkpoints").glob(".*") if processes.leading() else ():
                 shutil.rmtree(left, ignore_errors=True)
@@ -58,12 +60,11 @@ class RunDirectory:
             ) from error
         if not os.access(path, os.W_OK):
             raise ConfigError("the folder cannot be written to", file=path, mend="choose another --out")
-        settings = json.loads(json.dumps(config))
         _check_shared(path)
         if (path / "config.json").exists():
-            self._check_same(settings, read_json(path / "config.json"))
+            check_same(path, config)
         else:
-            self.write_json("config.json", settings)
+            self.write_json("config.json", config)
         if not (path / "environment.json").exists():
             self.write_json("environment.json", environment())
         processes.wait_for_all("run-directory")
@@ -100,17 +101,41 @@ class RunDirectory:
         np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
         write_whole(self.path / name, buffer.getvalue())
 
-    def _check_same(self, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-        if not isinstance(found, Mapping):
-            raise DataError("holds no settings", file=self.path / "config.json", mend="choose another --out")
-        for field, value in wanted.items():
-            if field in found and found[field] != value:
-                raise ConfigError(
-                    f"the run there was started with {found[field]!r}, not {value!r}",
-                    file=self.path / "config.json",
-                    field=field,
-                    mend="resume it with the settings it was started with, or choose another --out",
-                )
+
+def check_same(path: Path, wanted: Mapping[str, Any]) -> None:
+    """Raises ConfigError, with the name of the setting, where a run was started with others.
+
+    Args:
+      path: its folder; wanted: settings, as JSON values. One that the run does not know of is passed over.
+    """
+    found = read_json(path / "config.json")
+    if not isinstance(found, Mapping):
+        raise DataError("holds no settings", file=path / "config.json", mend="choose another --out")
+    for field, value in json.loads(json.dumps(wanted)).items():
+        if field in found and found[field] != value:
+            raise ConfigError(
+                f"the run there was started with {found[field]!r}, not {value!r}",
+                file=path / "config.json",
+                field=field,
+                mend="resume it with the settings it was started with, or choose another --out",
+            )
+
+
+def _own(path: Path) -> Owned | None:
+    """The leader's lock; all processes refuse together what is another run's.
+
+    Raises:
+      ConfigError: another run is working there.
+    """
+    owned, refused = None, None
+    if processes.leading():
+        try:
+            owned = own_folder(path, ConfigError)
+        except ConfigError as error:
+            refused = error
+    if processes.anywhere(refused is not None)[0]:
+        raise refused or ConfigError("another run is working there", file=path, mend="wait until it has finished")
+    return owned
 
 
 def _check_shared(path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxgkd.errors import CheckpointError, ConfigError, DataError
+from jaxgkd.training.file_lock import lock_file
 from jaxgkd.training.run_dir import RunDirectory, environment, read_json
 from jaxgkd.whole_file import write_whole
 
@@ -37,6 +38,17 @@ def test_resume_starts_where_nothing_is_and_continues_what_is_there(tmp_path):
     first.write_text("note.txt", "here")
     again = RunDirectory(tmp_path / "run", CONFIG, resume=True)
     assert (again.path / "note.txt").read_text() == "here"
+
+
+def test_a_run_that_another_process_works_on_is_left_alone(tmp_path):
+    held = lock_file(tmp_path / ".lock", tmp_path, ConfigError)
+    (tmp_path / "checkpoints" / ".half-written").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=f"is being written by process {os.getpid()}; wait until it has finished"):
+        RunDirectory(tmp_path, {"a": 1}, resume=True)
+    assert (tmp_path / "checkpoints" / ".half-written").exists() and not (tmp_path / "config.json").exists()
+    os.close(held)
+    RunDirectory(tmp_path, {"a": 1}, resume=True)
+    assert not (tmp_path / "checkpoints" / ".half-written").exists()
 
 
 def test_resume_with_other_settings_names_the_setting(tmp_path):
