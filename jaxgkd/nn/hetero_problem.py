@@ -183,15 +183,15 @@ def score(task: Task, model: HeteroModel, states: Any, asked: Any) -> Array:
             return jnp.mean(jnp.argmax(outputs, -1) == jnp.argmax(asked.targets, -1))
         labels = jnp.argmax(asked.targets, -1)[:, None]
         return mean_over_traced_columns("auroc", (outputs[:, 1] - outputs[:, 0])[:, None], labels, labels >= 0)
-    return jnp.mean(1.0 / ranks(pair_scores(task, model, states, asked.senders, asked.receivers), asked))
+    return jnp.mean(1.0 / ranks(pair_outputs(task, model, states, asked.senders, asked.receivers), asked))
 
 
-def pair_scores(task: LinkTask, model: HeteroModel, states: Any, senders: Array, receivers: Array) -> Array:
-    """[q] scores of pairs, a block of them at a time."""
+def pair_outputs(task: EdgeTask | LinkTask, model: HeteroModel, states: Any, senders: Array, receivers: Array) -> Array:
+    """[q] scores, or [q, c] logits, of pairs, a block of them at a time."""
     padding = -len(senders) % _PAIRS
     blocks = [jnp.pad(rows, (0, padding)).reshape(-1, _PAIRS) for rows in (senders, receivers)]
-    scores = jax.lax.map(lambda block: task.outputs(model, states, *block), tuple(blocks))
-    return scores.reshape(-1)[: len(senders)]
+    outputs = jax.lax.map(lambda block: task.outputs(model, states, *block), tuple(blocks))
+    return outputs.reshape(-1, *outputs.shape[2:])[: len(senders)]
 
 
 def ranks(scores: Array, asked: RankedPairs) -> Array:

@@ -15,7 +15,7 @@ from jaxgkd.graphs import HeteroLayout
 from jaxgkd.graphs.negatives import KnownEdges
 from jaxgkd.nn.hetero import HeteroEncoder
 from jaxgkd.nn.hetero_convolutions import EdgeType
-from jaxgkd.nn.hetero_problem import Drawing, pair_scores
+from jaxgkd.nn.hetero_problem import Drawing, pair_outputs
 from jaxgkd.nn.hetero_tasks import EdgeTask, HeteroModel, LinkTask, Task
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.lmgnn_data import PARTS, TaskData
@@ -129,10 +129,8 @@ def model_outputs(graphdef, task: Task, params: Tree, rest: Tree, inputs: Mappin
     """What a model says: [m, c] logits or values of nodes or edges, or scores of the pairs that are ranked."""
     model = nnx.merge(graphdef, params, rest)
     states = model.states(inputs, layout)
-    if isinstance(task, LinkTask):
-        return pair_scores(task, model, states, asked.senders, asked.receivers)
-    if isinstance(task, EdgeTask):
-        return task.outputs(model, states, asked.senders, asked.receivers)
+    if isinstance(task, EdgeTask | LinkTask):
+        return pair_outputs(task, model, states, asked.senders, asked.receivers)
     return task.outputs(model, states, asked.rows)
 
 

@@ -16,7 +16,7 @@ from jaxgkd.nn.hetero_problem import (
     asked_for,
     drawn,
     hetero_problem,
-    pair_scores,
+    pair_outputs,
     ranks,
     score,
 )
@@ -189,7 +189,7 @@ def test_scores_are_the_metrics(monkeypatch):
     pairs = ranked_pairs()
     values = np.asarray(said(LINKS, model, states, pairs.senders, pairs.receivers))
     monkeypatch.setattr("jaxgkd.nn.hetero_problem._PAIRS", 2)
-    blocked = pair_scores(LINKS, model, states, pairs.senders, pairs.receivers)
+    blocked = pair_outputs(LINKS, model, states, pairs.senders, pairs.receivers)
     np.testing.assert_allclose(blocked, values, rtol=1e-5)
     first = 1 + (values[[1, 2]] > values[0]).sum()
     second = 1 + (values[3] > values[4])
