@@ -11,6 +11,22 @@ from typing import Any
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- table: written by experiments/benchmarks/tables.py -->", "<!-- end of table -->"
+# Benchmark, what marks its case, the other side, the two in words, and how many times as fast ours was to be at least.
+AIMS: tuple[tuple[str, dict[str, Any], str, str, float], ...] = (
+    ("edge_sum", {}, "pyg_scatter", "sum over edges, PyG's scatter", 5),
+    ("edge_sum", {}, "torch_csr", "the same, PyTorch's sparse product", 1),
+    ("gat_layer", {}, "pyg", "GAT layer, PyG", 3),
+    ("ten_seeds", {"input_dropout": True}, "pyg", "ten seeds of a GCN, PyG one after another", 4),
+    ("ten_seeds", {"input_dropout": False}, "pyg", "the same without dropout of inputs", 6),
+    ("distilled_seeds", {}, "pyg", "ten distilled seeds, PyG one after another", 4),
+    ("molecules", {}, "pyg", "epoch of QM7, PyG", 2),
+    ("contrastive", {}, "four_products", "blockwise InfoNCE, its four products alone", 1 / 1.6),
+    ("molecule_encoders", {"relations": "bonds"}, "pytorch", "transformer over bonds, PyTorch", 1.5),
+    ("molecule_encoders", {"relations": "distances"}, "pytorch", "transformer over distances, PyTorch", 1.5),
+    ("hetero_layers", {"encoder": "rgcn"}, "pyg", "R-GCN, PyG", 3),
+    ("hetero_layers", {"encoder": "hgt"}, "pyg", "HGT, PyG", 2),
+    ("brain_folds", {}, "pytorch", "five folds of brains, PyTorch one after another", 2),
+)
 # Counted columns that are shares of a whole.
 SHARES = ("padded slots", "padded rows", "padding", "validation accuracy")
 
@@ -33,6 +49,24 @@ def size_of(case: dict) -> str:
         for key, value in case.items()
     )
     return ", ".join(words)
+
+
+def overview() -> list[str]:
+    """How many times as fast ours is, on every processor, beside what was aimed at."""
+    everything = results()
+    machines = sorted({processor(result) for name, *_ in AIMS for result in everything[name]})
+    found = [f"| work, and the other side | aim | {' | '.join(machines)} |", "|---|--:|" + "--:|" * len(machines)]
+    for name, marks, side, words, aim in AIMS:
+        of_machine = {
+            processor(result): entry["ratio"][side]
+            for result in everything[name]
+            for entry in result["measured"]
+            if marks.items() <= entry["case"].items()
+        }
+        cells = [of_machine.get(machine) for machine in machines]
+        shown_cells = ["–" if x is None else f"**{x:.2f}**" if x >= aim else f"{x:.2f}" for x in cells]
+        found.append(f"| {words} | {aim:.3g} | {' | '.join(shown_cells)} |")
+    return [*found, "", "How many times as long the other side takes; bold where the aim is reached.", ""]
 
 
 def lines() -> list[str]:
@@ -59,7 +93,7 @@ def lines() -> list[str]:
                     notes.append(f"  {fact}: `{json.dumps(values)}`")
     # What is counted does not go by the processor.
     tables = [counts(name, of_name[0]["counted"]) for name, of_name in everything.items() if "counted" in of_name[0]]
-    return [line for table in [table, *tables] for line in [*table, ""]] + notes
+    return [line for table in [overview(), table, *tables] for line in [*table, ""]] + notes
 
 
 def counts(name: str, rows: list[dict]) -> list[str]:
