@@ -20,6 +20,8 @@ MLP = [*ABIDE, "--student", "mlp", "--search", "12"]
 #: The details of the texts make MiniLM's states say less of the group, see experiments/LOG.md.
 SHORT = ["--texts", "conclusion"]
 GCN = [*ABIDE, *SHORT, "--baselines", "ridge"]
+# Attention over 200 regions, and filters along their rows, take minutes a pass for all folds and settings.
+FEWER = ["--search", "2", "--epochs", "10"]
 LINEAR = ["--baselines", "ridge", "logistic", "svm"]
 FIVE = ["--seeds", "5"]
 
@@ -31,8 +33,8 @@ ROWS: dict[str, list[str]] = {
     "abide-mlp-shuffled": [*MLP, *SHORT, "--shuffle-texts", *FIVE],
     "abide-gcn-shuffled": [*GCN, "--shuffle-texts"],
     "abide-mlp-tangent-shuffled": [*MLP, *TANGENT, *SHORT, "--shuffle-texts"],
-    "abide-brainnetcnn": [*GCN, "--student", "brainnetcnn"],
-    "abide-bnt": [*GCN, "--student", "bnt"],
+    "abide-brainnetcnn": [*GCN, "--student", "brainnetcnn", *FEWER],
+    "abide-bnt": [*GCN, "--student", "bnt", *FEWER],
     "abide-gcn-2+3": [*GCN, "--stages", "2+3"],
     "abide-mlp-details": [*MLP],
     "abide-mlp-states": [*MLP, *SHORT, "--teaches", "states"],
