@@ -38,7 +38,7 @@ ROWS: dict[str, list[str]] = {
     "abide-gcn-2+3": [*GCN, "--stages", "2+3"],
     "abide-mlp-details": [*MLP],
     "abide-mlp-states": [*MLP, *SHORT, "--teaches", "states"],
-    "abide-mlp-answers": [*MLP, *SHORT, "--teaches", "answers"],
+    "abide-mlp-answers": [*MLP, *SHORT, "--teaches", "answers", *FIVE],
     "abide-mlp-10-shots": [*MLP, *SHORT, "--k-shot", "10", *FIVE],
     "abide-mlp-50-shots": [*MLP, *SHORT, "--k-shot", "50", *FIVE],
     "abide-mlp-30-percent": [*MLP, *SHORT, "--label-ratio", "0.3", *FIVE],
