@@ -31,6 +31,7 @@ from jaxgkd.report.style import (
 from jaxgkd.report.wording import (
     SIGNIFICANT,
     Scale,
+    p_of_difference,
     paired_means,
     row_name,
     row_values,
@@ -113,9 +114,10 @@ def _results_title(run: Run, scale: Scale) -> str:
     if difference["mean"] is None or pairs == 0:
         return f"Test {scale.name} of every row"
     values = f"{scale.number(alone)} → {scale.value(distilled)}"
-    if difference["p_value"] is None:
+    p_value = p_of_difference(run.summary)
+    if p_value is None:
         return f"A single pair: {scale.name} {values} with distillation"
-    if difference["p_value"] >= SIGNIFICANT:
+    if p_value >= SIGNIFICANT:
         return f"No clear difference with distillation: {scale.name} {values}"
     helped = scale.better(difference["mean"])
     return f"Distillation {'improves' if helped else 'worsens'} {scale.name}: {values}"

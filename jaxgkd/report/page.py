@@ -20,6 +20,7 @@ from jaxgkd.report.wording import (
     duration,
     measured,
     p_cell,
+    p_of_difference,
     row_cost,
     row_name,
     row_values,
@@ -135,6 +136,10 @@ def _results(run: Run) -> str:
         lines[-1] += (
             " p is from a two-sided paired t-test against the student alone, not corrected for the number of rows."
         )
+        if "corrected_difference" in summary:
+            lines[-1] += (
+                " Folds share training items; only the distilled student's p is corrected for that."
+            )
     lines += _missing(run, rows)
     return "\n".join(lines + _per_class(run))
 
@@ -143,7 +148,7 @@ def _difference_cells(run: Run, row: str) -> list[str]:
     summary, scale = run.summary, scale_of(run.summary)
     if row == "student_alone":
         return ["", ""]
-    difference: Mapping[str, Any] = summary["difference"]
+    difference: Mapping[str, Any] = {**summary["difference"], "p_value": p_of_difference(summary)}
     if row != "student_distilled":
         difference = paired_difference(row_values(summary, row, "test"), row_values(summary, "student_alone", "test"))
     if difference["mean"] is None:

@@ -43,6 +43,8 @@ class Pair:
 
 def gain(run: Run) -> dict[str, float | int | None]:
     """Distilled minus alone of one run: ``mean``, its 95 % interval ``low`` to ``high``, ``p_value`` and ``n``."""
+    if "corrected_difference" in run.summary:
+        return dict(run.summary["corrected_difference"])
     alone, distilled = (row_values(run.summary, row, "test") for row in STUDENTS)
     return corrected_difference(distilled, alone, _test_to_train(run))
 

@@ -181,18 +181,28 @@ def paired_means(summary: Mapping[str, Any]) -> tuple[float, float, int]:
     return mean_std(alone[both])[0], mean_std(distilled[both])[0], int(both.sum())
 
 
+def p_of_difference(summary: Mapping[str, Any]) -> float | None:
+    """Of distilled against alone; of folds, which share training items, the corrected one: plain tests are too sure."""
+    return summary.get("corrected_difference", summary["difference"])["p_value"]
+
+
 def verdict(summary: Mapping[str, Any]) -> str:
     """Whether distillation helped, in one sentence made from the numbers alone: the sign and the p-value decide."""
     scale, difference = scale_of(summary), summary["difference"]
     alone, distilled, pairs = paired_means(summary)
     if difference["mean"] is None or pairs == 0:
         return "No seed gave a value for both students, so nothing can be said about distillation."
-    change, p_value = difference["mean"], difference["p_value"]
+    change, p_value, corrected = difference["mean"], p_of_difference(summary), summary.get("corrected_difference")
     spread = "" if p_value is None else f" ± {scale.number(difference['std'] or 0.0)}"
     amount = f"{scale.change(change)}{spread} {scale.change_unit}".strip()
     total = len(summary["results"]["student_alone"]["test"])
     repeated = runs_phrase(summary) if pairs == total else f"{pairs} of {runs_phrase(summary)}"
-    evidence = f"({amount} over {repeated}, paired t-test {p_phrase(p_value)})"
+    test = "paired t-test"
+    if corrected:
+        test = "paired t-test corrected for shared training items"
+        if corrected["n"] < pairs:
+            repeated = f"{corrected['n']} test parts in {repeated}"
+    evidence = f"({amount} over {repeated}, {test} {p_phrase(p_value)})"
     metric, before, after = f"test {scale.name}", scale.value(alone), scale.value(distilled)
     if p_value is None:
         return (

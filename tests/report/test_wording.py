@@ -6,6 +6,7 @@ from jaxgkd.report.wording import (
     described,
     duration,
     measured,
+    p_of_difference,
     p_phrase,
     runs_phrase,
     scale_of,
@@ -69,6 +70,16 @@ def test_the_verdict_says_when_distillation_helped(summary):
     assert verdict(given) == (
         f"Distillation raised test accuracy from 81.0 % to 85.8 % (+4.8 ± 0.3 points over 3 seeds, "
         f"paired t-test p = {p:.2g})."
+    )
+
+
+def test_the_verdict_of_folds_goes_by_the_corrected_test(summary):
+    given = with_test(summary(), student_alone=[0.80, 0.82, 0.81], student_distilled=[0.85, 0.865, 0.86])
+    given["corrected_difference"] = {**given["difference"], "p_value": 0.15, "n": 2}
+    assert p_of_difference(given) == 0.15 and given["difference"]["p_value"] < 0.05
+    assert verdict(given) == (
+        "Distillation did not clearly help: test accuracy is 85.8 % distilled and 81.0 % alone (+4.8 ± 0.3 points over "
+        "2 test parts in 3 seeds, paired t-test corrected for shared training items p = 0.15)."
     )
 
 
