@@ -137,9 +137,7 @@ def _results(run: Run) -> str:
             " p is from a two-sided paired t-test against the student alone, not corrected for the number of rows."
         )
         if "corrected_difference" in summary:
-            lines[-1] += (
-                " Folds share training items; only the distilled student's p is corrected for that."
-            )
+            lines[-1] += " Folds share training items; only the distilled student's p is corrected for that."
     lines += _missing(run, rows)
     return "\n".join(lines + _per_class(run))
 
