@@ -66,7 +66,7 @@ def overview() -> list[str]:
         cells = [of_machine.get(machine) for machine in machines]
         shown_cells = ["–" if x is None else f"**{x:.2f}**" if x >= aim else f"{x:.2f}" for x in cells]
         found.append(f"| {words} | {aim:.3g} | {' | '.join(shown_cells)} |")
-    return [*found, "", "How many times as long the other side takes; bold where the aim is reached.", ""]
+    return [*found, "", "How many times as long the other side takes; bold where the aim is reached."]
 
 
 def lines() -> list[str]:

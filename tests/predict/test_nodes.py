@@ -137,3 +137,5 @@ def test_what_cannot_be_used_is_said_in_a_sentence(node_run, tmp_path, capsys):
     assert "spectral positions" in capsys.readouterr().err
     shutil.rmtree(run / "student")
     assert "the run keeps no student" in refused(capsys, run, data, out)
+    (run / "config.json").write_text('{"recipe": "lmgnn"}')
+    assert "the run keeps no student, as those of earlier versions" in refused(capsys, run, data, out)

@@ -1,10 +1,14 @@
-"""A small folder of films, with texts on two of three node types and all kinds of tasks, that tests of lmgnn share."""
+"""A small folder of films, with texts on two of three node types and all kinds of tasks, and small runs on it."""
 
 import csv
 import json
 from pathlib import Path
 
 import numpy as np
+import pandas
+
+from jaxgkd import cli
+from jaxgkd.training.summary import check_summary
 
 TOPICS = {
     "graph": ("graph", "neural", "network"),
@@ -69,3 +73,54 @@ def write_films(folder: Path, *, n=36, change=None, seed=0) -> Path:
             writer.writeheader()
             writer.writerows(rows)
     return folder
+
+
+#: Settings of a run that takes seconds.
+SMALL = {
+    "seeds": 2,
+    "lm_seeds": 1,
+    "max_tokens": 12,
+    "tuned_layers": 1,
+    "lm_steps": 2,
+    "cotrain_steps": 2,
+    "lm_batch_size": 4,
+    "lm_nodes_per_batch": 4,
+    "batch_size": 8,
+    "epochs": 5,
+    "width": 8,
+    "layers": 1,
+    "encoder": "sage",
+    "n_candidates": 5,
+    "n_negatives": 3,
+    "edges_per_step": 8,
+}
+
+
+def run_films(data, out, teacher, *flags, **settings) -> int:
+    """The exit code of a run on the command line."""
+    words = ["run", "lmgnn", "--smoke", "--data", str(data), "--out", str(out), "--teacher", str(teacher)]
+    for name, value in settings.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return cli.main([*words, *flags])
+
+
+def summary_of(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    check_summary(summary, folder / "summary.json")
+    return summary
+
+
+def predicted(run, data, out, *flags) -> pandas.DataFrame:
+    assert cli.main(["predict", str(run), "--data", str(data), "--out", str(out), *flags]) == 0
+    return pandas.read_csv(out)
+
+
+def without_asked_edges(folder):
+    """The films again, of the relation that is asked about the edges that train alone; and all that was asked."""
+    asked = []
+
+    def change(metadata, tables):
+        asked.extend(tables["edges_actor__acts_in__movie"])
+        tables["edges_actor__acts_in__movie"] = [edge for edge in asked if edge["part"] == "train"]
+
+    return write_films(folder, change=change), pandas.DataFrame(asked)

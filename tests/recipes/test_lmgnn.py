@@ -9,29 +9,9 @@ import pytest
 from jaxgkd import cli
 from jaxgkd.errors import ConfigError
 from jaxgkd.recipes.lmgnn_config import LMGNN, check, shrunk
-from jaxgkd.training.metrics import area_under_roc
 from jaxgkd.training.student_folder import read_student, write_student
-from jaxgkd.training.summary import check_summary
-from tests.recipes.hetero_folder import write_films
+from tests.recipes.hetero_folder import SMALL, predicted, run_films, summary_of, without_asked_edges, write_films
 
-SMALL = {
-    "seeds": 2,
-    "lm_seeds": 1,
-    "max_tokens": 12,
-    "tuned_layers": 1,
-    "lm_steps": 2,
-    "cotrain_steps": 2,
-    "lm_batch_size": 4,
-    "lm_nodes_per_batch": 4,
-    "batch_size": 8,
-    "epochs": 5,
-    "width": 8,
-    "layers": 1,
-    "encoder": "sage",
-    "n_candidates": 5,
-    "n_negatives": 3,
-    "edges_per_step": 8,
-}
 TRAINED = {"text_only", "teacher", "student_alone", "fine_tuned", "cotrained", "glem", "text_student", "without_links"}
 
 
@@ -50,10 +30,7 @@ def run(bert_folder):
     """The exit code of a run on the command line; flags and changed settings come last."""
 
     def run(data, out, *flags, teacher=bert_folder, **changed) -> int:
-        words = ["run", "lmgnn", "--smoke", "--data", str(data), "--out", str(out), "--teacher", str(teacher)]
-        for name, value in (SMALL | changed).items():
-            words += [f"--{name.replace('_', '-')}", str(value)]
-        return cli.main([*words, *flags])
+        return run_films(data, out, teacher, *flags, **(SMALL | changed))
 
     return run
 
@@ -63,12 +40,6 @@ def first(run, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "first"
     assert run(data, out) == 0
     return out
-
-
-def summary_of(folder):
-    summary = json.loads((folder / "summary.json").read_text())
-    check_summary(summary, folder / "summary.json")
-    return summary
 
 
 def what_was_found(summary):
@@ -113,27 +84,6 @@ def test_a_finished_run_is_reported_and_another_is_not_written_over(first, run, 
     assert "not empty" in capsys.readouterr().err
     assert run(data, first, "--resume", width=4) == 2
     assert "field 'width'" in capsys.readouterr().err
-
-
-def predicted(run, data, out, *flags) -> pandas.DataFrame:
-    assert cli.main(["predict", str(run), "--data", str(data), "--out", str(out), *flags]) == 0
-    return pandas.read_csv(out)
-
-
-def without_valid(metadata, tables):
-    acts = tables["edges_actor__acts_in__movie"]
-    tables["edges_actor__acts_in__movie"] = [edge for edge in acts if edge["part"] != "valid"]
-
-
-def without_asked_edges(folder):
-    """The films again, of the relation that is asked about the edges that train alone; and all that was asked."""
-    asked = []
-
-    def change(metadata, tables):
-        asked.extend(tables["edges_actor__acts_in__movie"])
-        tables["edges_actor__acts_in__movie"] = [edge for edge in asked if edge["part"] == "train"]
-
-    return write_films(folder, change=change), pandas.DataFrame(asked)
 
 
 def test_the_run_predicts_what_it_said_itself(first, data, tmp_path):
@@ -289,46 +239,6 @@ def test_links(run, data, tmp_path):
         if len(others):
             ranks.append(1 + np.sum(others > scores[i]) + 0.5 * np.sum(others == scores[i]))
     assert np.mean(1 / np.array(ranks)) == pytest.approx(summary["results"]["student_distilled"]["test"][0], abs=1e-6)
-
-
-def test_pairs_that_are_asked_about(run, data, tmp_path, capsys):
-    out = tmp_path / "edges"
-    assert run(data, out, "--task", "edge_classification", "--stages", epochs=5) == 0
-    known, edges = without_asked_edges(tmp_path / "known")
-    test = edges[edges["part"] == "test"]
-    test.to_csv(tmp_path / "test.csv", index=False)
-    flags = ["--seeds", "best", "--pairs", str(tmp_path / "test.csv")]
-    table = predicted(out, known, tmp_path / "out.csv", *flags)
-    np.testing.assert_allclose(table["p_no"] + table["p_yes"], 1, atol=1e-6)
-    result = summary_of(out)["results"]["student_distilled"]
-    found = area_under_roc(
-        table["p_yes"].to_numpy(), (test["lead"] == "yes").to_numpy().astype(int), np.ones(len(test), bool)
-    )
-    assert found == pytest.approx(result["test"][int(np.argmax(result["valid"]))])
-    # What is asked passes no messages: it makes no difference whether it is in the graph already.
-    both = write_films(tmp_path / "both", change=without_valid)
-    assert predicted(out, both, tmp_path / "both.csv", *flags).equals(table)
-    pairs = tmp_path / "pairs.csv"
-    pairs.write_text("src,dst\na0,m0\na99,m0\na1,\n")
-    table = predicted(out, known, tmp_path / "some.csv", "--pairs", str(pairs))
-    assert table["class"].notna().tolist() == [True, False, False]
-    assert table["problem"].tolist()[1:] == ["src: there is no actor 'a99'", "dst: the node id is empty"]
-    capsys.readouterr()
-
-    def refused(*flags, run=out):
-        words = ["predict", str(run), "--data", str(known), "--out", str(tmp_path / "no.csv"), *flags]
-        assert cli.main(words) == 2 and not (tmp_path / "no.csv").exists()
-        return capsys.readouterr().err
-
-    assert "field '--pairs': the student answers for pairs of actor–acts_in–movie" in refused()
-    pairs.write_text("src,dst\na99,m0\n")
-    assert "pairs.csv, row 2: no pair can be answered for (src: there is no actor 'a99')" in refused(
-        "--pairs", str(pairs)
-    )
-    pairs.write_text("src,dst\n")
-    assert "pairs.csv: there are no pairs" in refused("--pairs", str(pairs))
-    pairs.write_text("src,to\na0,m0\n")
-    assert "there is no column 'dst'" in refused("--pairs", str(pairs))
 
 
 @pytest.mark.thorough
