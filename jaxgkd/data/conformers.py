@@ -31,10 +31,10 @@ from jaxgkd.training.compilation import cache_folder
 ForceField = Literal["MMFF94", "MMFF94s", "UFF"]
 Status = Literal["ok", "unconverged", "no parameters", "embedding failed", "timed out"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-_FORMAT = 1
+_FORMAT = 2
 _WRITTEN_TOGETHER = 256
-# Steps of relaxation between looks at the clock.
-_STEPS = 50
+# Steps of relaxation that tell how long one takes.
+_FIRST_STEPS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,10 +242,15 @@ def _force_field(molecule: Chem.Mol, force_fields: tuple[ForceField, ...]) -> tu
 def _relaxed(field: Any, max_steps: int, until: float) -> tuple[float, bool]:
     """Relaxes a conformer in place; its energy in kcal/mol, and whether it came to rest."""
     field.Initialize()
-    steps, moving = 0, True
-    while moving and steps < max_steps and time.monotonic() < until:
-        moving = bool(field.Minimize(maxIts=min(_STEPS, max_steps - steps)))
-        steps += _STEPS
+    # A call forgets what those before it learned of the curvature, without which few molecules come to rest: a short one
+    # tells how long a step takes, and a second one does all for which there is time.
+    begun = time.monotonic()
+    first = min(_FIRST_STEPS, max_steps)
+    moving = bool(field.Minimize(maxIts=first))
+    now = time.monotonic()
+    steps = min(max_steps - first, int((until - now) * first / max(now - begun, 1e-6)))
+    if moving and steps > 0:
+        moving = bool(field.Minimize(maxIts=steps))
     return field.CalcEnergy(), not moving
 
 

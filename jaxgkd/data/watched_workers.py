@@ -13,7 +13,7 @@ from jaxgkd.errors import ConfigError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # Results a process that may wait for those before them.
-_AHEAD = 64
+_AHEAD = 1024
 _STARTED = "started"
 
 
@@ -79,12 +79,12 @@ def map_watched(
             while wanted in results:
                 yield results.pop(wanted)
                 wanted += 1
-            if item is not None and len(team) < count and all(not worker.is_ready for worker in team):
-                team.append(_Worker(work))
             for worker in team:
                 if worker.is_ready and item is not None and item[0] < wanted + _AHEAD * count:
                     worker.give(*item, seconds)
                     item = next(numbered, None)
+            if item is not None and len(team) < count and all(not worker.is_ready for worker in team):
+                team.append(_Worker(work))
             for worker in _heard_from(team):
                 kind, message = _said(worker.connection, died)
                 if kind == "raised":

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from jaxgkd.data import conformers as module
 from jaxgkd.data.conformers import embed, make_conformers
@@ -55,6 +56,24 @@ def test_every_molecule_ends_with_a_status(smiles, options, expected):
     assert (result.status, result.relaxed_with, len(result.energies)) == expected
 
 
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "Cc1ccc(NC(=O)c2ccc(CN3CCN(C)CC3)cc2)cc1Nc1nccc(-c2cccnc2)n1",
+        "CC(C)c1c(C(=O)Nc2ccccc2)c(-c2ccccc2)c(-c2ccc(F)cc2)n1CC[C@@H](O)C[C@@H](O)CC(=O)O",
+    ],
+)
+def test_a_drug_comes_to_rest_where_rdkit_takes_it(smiles):
+    result = made(smiles)
+    molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    parameters = rdDistGeom.ETKDGv3()
+    parameters.randomSeed = 0
+    rdDistGeom.EmbedMolecule(molecule, parameters)
+    [(moving, energy)] = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(molecule, maxIters=1000)
+    assert (result.status, moving) == ("ok", 0)
+    assert result.energies[0] == pytest.approx(energy, abs=0.5)
+
+
 def test_where_embedding_fails_there_is_no_conformer(monkeypatch):
     monkeypatch.setattr(module.rdDistGeom, "EmbedMultipleConfs", lambda *arguments: ())
     result = made("CCO")
@@ -63,7 +82,7 @@ def test_where_embedding_fails_there_is_no_conformer(monkeypatch):
 
 
 def test_a_relaxation_that_takes_too_long_keeps_what_there_is(monkeypatch):
-    clock = iter([0.0] * 4 + [99.0] * 50)
+    clock = iter([0.0] * 3 + [99.0] * 50)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     result = made("CCCCCCCCO", max_steps=10_000)
     assert result.status == "timed out" and result.coordinates.shape == (1, 9, 3)

@@ -17,14 +17,24 @@ def test_results_come_in_order_without_reading_far_ahead():
     read = []
 
     def items():
-        for i in range(300):
+        for i in range(5000):
             read.append(i)
             yield [i, i]
 
     results = watched(sum, items())
-    assert next(results) == 0 and len(read) < 200
-    assert list(results) == [2 * i for i in range(1, 300)]
+    assert next(results) == 0 and len(read) < 3000
+    assert list(results) == [2 * i for i in range(1, 5000)]
     assert list(watched(sum, [])) == []
+
+
+def test_all_processes_get_work():
+    assert len(set(watched(_process, range(60), workers=2))) == 2
+
+
+def _process(_):
+    # Long enough for the other one to start.
+    time.sleep(0.1)
+    return os.getpid()
 
 
 def test_an_item_that_takes_too_long_is_given_up_and_the_others_are_done():
