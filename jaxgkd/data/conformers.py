@@ -242,8 +242,8 @@ def _force_field(molecule: Chem.Mol, force_fields: tuple[ForceField, ...]) -> tu
 def _relaxed(field: Any, max_steps: int, until: float) -> tuple[float, bool]:
     """Relaxes a conformer in place; its energy in kcal/mol, and whether it came to rest."""
     field.Initialize()
-    # A call forgets what those before it learned of the curvature, without which few molecules come to rest: a short one
-    # tells how long a step takes, and a second one does all for which there is time.
+    # A call forgets what those before it learned of the curvature, without which few molecules come to rest: a short
+    # one tells how long a step takes, and a second one does all for which there is time.
     begun = time.monotonic()
     first = min(_FIRST_STEPS, max_steps)
     moving = bool(field.Minimize(maxIts=first))
