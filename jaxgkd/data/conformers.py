@@ -218,9 +218,10 @@ def _embedded(molecule: Chem.Mol, count: int, seed: int, until: float) -> list[i
         parameters.randomSeed = seed
         parameters.useRandomCoords = random_coordinates
         parameters.timeout = max(1, round(left))
-        numbers = list(rdDistGeom.EmbedMultipleConfs(molecule, count, parameters))
-        if numbers:
-            return numbers
+        rdDistGeom.EmbedMultipleConfs(molecule, count, parameters)
+        # What is returned names a conformer that is not there where time ran out.
+        if molecule.GetNumConformers():
+            return [conformer.GetId() for conformer in molecule.GetConformers()]
     return []
 
 

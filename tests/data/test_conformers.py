@@ -49,6 +49,7 @@ def test_conformers_are_ordered_by_energy_and_come_from_the_seed():
         ("CCCCCCCCCCCCO", {"max_steps": 1}, ("unconverged", 0, 1)),
         ("CCCCCCCCCCCCO", {"time_limit": 1e-9}, ("timed out", -1, 0)),
         ("C12C3C4C1C5C2C3C45", {}, ("ok", 0, 1)),
+        ("N" + "C(CC1CCCCC1)C(=O)N" * 12 + "C", {"time_limit": 1.0}, ("timed out", -1, 0)),
     ],
 )
 def test_every_molecule_ends_with_a_status(smiles, options, expected):
