@@ -41,13 +41,40 @@ class Block(nnx.Module):
 
     def __call__(self, tokens: Array, bias: Array, keys: tuple[Array, Array] | None, rate: ArrayLike) -> Array:
         """States [g · t, d] and biases [g · heads, t, t] → [g · t, d]."""
-        heads, t, d = self.n_heads, bias.shape[1], tokens.shape[1]
+        attended = attention(*self._projected(tokens, bias.shape[1]), bias)
+        return self._updated(tokens, attended, keys, rate)
+
+    def apart(
+        self, tokens: Array, bias: Array, keys: tuple[Array, Array] | None, rate: ArrayLike
+    ) -> tuple[Array, Array]:
+        """The same, of the virtual tokens [g, d] and of the atoms [g · n, d], in products of their own.
+
+        Where nobody reads the atoms' states of a last block, as in training on labels and in prediction, the compiler
+        leaves out three quarters of it.
+        """
+        t, d = bias.shape[1], tokens.shape[1]
+        query, key, value = self._projected(tokens, t)
+        rows = tokens.reshape(-1, t, d)
+        parts = []
+        for i, part in enumerate((slice(0, 1), slice(1, None))):
+            own = None if keys is None else (jax.random.fold_in(keys[0], i), jax.random.fold_in(keys[1], i))
+            attended = attention(query[:, part], key, value, bias[:, part])
+            parts.append(self._updated(rows[:, part].reshape(-1, d), attended, own, rate))
+        return parts[0], parts[1]
+
+    def _projected(self, tokens: Array, t: int) -> tuple[Array, Array, Array]:
+        """Scaled queries, keys and values [g · heads, t, e]."""
+        heads, d = self.n_heads, tokens.shape[1]
         # What the backward pass needs of a norm or a GELU is quicker computed again than kept.
         projected = self.query_key_value(jax.checkpoint(self.attention_norm)(tokens))
         query, key, value = projected.reshape(-1, t, 3, heads, d // heads).transpose(2, 0, 3, 1, 4)
         folded = lambda states: states.reshape(-1, t, d // heads)  # noqa: E731
-        attended = attention(folded(query * (d // heads) ** -0.5), folded(key), folded(value), bias)
-        attended = attended.reshape(-1, heads, t, d // heads).swapaxes(1, 2).reshape(-1, d)
+        return folded(query * (d // heads) ** -0.5), folded(key), folded(value)
+
+    def _updated(self, tokens: Array, attended: Array, keys: tuple[Array, Array] | None, rate: ArrayLike) -> Array:
+        """States [g · t, d] after what attention says [g · heads, t, e], and after the MLP."""
+        _, t, e = attended.shape
+        attended = attended.reshape(-1, self.n_heads, t, e).swapaxes(1, 2).reshape(-1, self.n_heads * e)
         tokens = tokens + dropped(self.mixed(attended), keys, 0, rate)
         hidden = jax.checkpoint(jax.nn.gelu)(self.first(jax.checkpoint(self.mlp_norm)(tokens)))
         return tokens + dropped(self.second(hidden), keys, 1, rate)
@@ -61,8 +88,8 @@ def attention(query: Array, key: Array, value: Array, bias: Array) -> Array:
     there are fewer numbers to divide.
 
     Args:
-      query: [n, t, e], scaled; key: [n, t, e]; value: [n, t, e].
-      bias: [n, t, t] float32.
+      query: [n, t, e], scaled; key: [n, s, e]; value: [n, s, e].
+      bias: [n, t, s] float32.
 
     Returns:
       [n, t, e] in the dtype of ``value``.
@@ -188,19 +215,25 @@ class MoleculeTransformer(nnx.Module):
         virtual = jnp.broadcast_to(self.virtual[...], (g, 1, width))
         tokens = jnp.concatenate([virtual, atoms.reshape(g, n, width)], axis=1).reshape(-1, width)
         bias = self._with_virtual(bias, rows.node_mask)
-        states = [tokens]
-        run = lambda block, *inputs: block(*inputs)  # noqa: E731
-        if self.remat:
-            run = nnx.remat(run)
+
+        def told_apart(tokens: Array) -> tuple[Array, Array]:
+            rows = tokens.reshape(g, n + 1, width)
+            return rows[:, 0], rows[:, 1:]
+
+        whole, apart = (nnx.remat(run) if self.remat else run for run in (Block.__call__, Block.apart))
+        states = [told_apart(tokens)]
         for i, block in enumerate(self.blocks):
             keys = None
             if dropout_key is not None:
                 keys = (jax.random.fold_in(dropout_key, 2 * i), jax.random.fold_in(dropout_key, 2 * i + 1))
-            tokens = run(block, tokens, bias, keys, dropout_rate)
-            states.append(tokens)
-        states = [state.reshape(g, n + 1, width) for state in states]
-        outputs = self.head(self.norm(states[-1][:, 0]))
-        return MoleculeStates(tuple(s[:, 1:] for s in states), tuple(s[:, 0] for s in states), outputs)
+            if i < len(self.blocks) - 1:
+                tokens = whole(block, tokens, bias, keys, dropout_rate)
+                states.append(told_apart(tokens))
+            else:
+                molecules, atoms = apart(block, tokens, bias, keys, dropout_rate)
+                states.append((molecules, atoms.reshape(g, n, width)))
+        of_molecules, of_atoms = zip(*states, strict=True)
+        return MoleculeStates(of_atoms, of_molecules, self.head(self.norm(of_molecules[-1])))
 
     def _with_virtual(self, bias: Array, node_mask: Array) -> Array:
         """Biases of atoms [g, heads, n, n] → of all tokens [g · heads, 1 + n, 1 + n], padding masked as a key."""

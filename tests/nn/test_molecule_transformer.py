@@ -195,6 +195,17 @@ def test_computing_blocks_again_changes_nothing():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain, again)
 
 
+def test_what_nobody_reads_of_the_last_block_is_not_computed():
+    graphdef, params, rest = parts("bonds")
+
+    def products(read):
+        value = lambda params: jnp.sum(read(nnx.merge(graphdef, params, rest)(rows())))  # noqa: E731
+        return jax.jit(jax.grad(value)).lower(params).compile().cost_analysis()["flops"]
+
+    outputs, atoms = products(lambda states: states.outputs), products(lambda states: states.atoms[-1])
+    assert outputs < 0.8 * atoms
+
+
 def test_half_precision_is_near():
     _, params, _ = parts("bonds")
     exact, rough = (gradient("bonds", **options)(params, rows())[1] for options in ({}, {"dtype": jnp.bfloat16}))
