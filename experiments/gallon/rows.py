@@ -20,7 +20,9 @@ BITS = ["--student", "fingerprint"]
 # A graph network takes a hundred times as long as a bag of atoms, so fewer settings are tried for its rows.
 GRAPH = ["--student", "gnn", "--search", "2"]
 # Drug-like molecules of a screen, whose labels nobody reads.
-BESIDE = ["--unlabelled", "$JAXGKD_DATA/molecules/hiv.csv", "--n-unlabelled", "4000"]
+SCREEN = ["--unlabelled", "$JAXGKD_DATA/molecules/hiv.csv"]
+BESIDE = [*SCREEN, "--n-unlabelled", "4000"]
+MANY = [*SCREEN, "--n-unlabelled", "20000"]
 FIXED = ["--split", "scaffold-chiral"]
 TEXTS = ["--descriptions", "$JAXGKD_DATA/molecules/clintox_descriptions.jsonl.gz"]
 
@@ -50,6 +52,10 @@ ROWS: dict[str, list[str]] = {
     "esol-bits-beside": ["--data", "esol", *BITS, *BESIDE],
     "lipo-bits-beside": ["--data", "lipo", *BITS, *BESIDE],
     "tox21-bits-beside": ["--data", "tox21", *BITS, *BESIDE],
+    "bbbp-bits-beside-20000": ["--data", "bbbp", *BITS, *MANY],
+    "clintox-bits-beside-20000": ["--data", "clintox", *TEXTS, *BITS, *MANY],
+    "esol-bits-beside-20000": ["--data", "esol", *BITS, *MANY],
+    "lipo-bits-beside-20000": ["--data", "lipo", *BITS, *MANY],
     "bbbp-fixed": ["--data", "bbbp", *FIXED],
     "clintox-fixed": ["--data", "clintox", *TEXTS, *FIXED],
     "esol-fixed": ["--data", "esol", *FIXED],
