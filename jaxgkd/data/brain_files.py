@@ -16,6 +16,8 @@ from jaxgkd.errors import DataError, shown
 TEXT_ENDINGS = (".csv", ".csv.gz", ".tsv", ".txt", ".1d")
 SCAN_ENDINGS = (".npy", ".mat", *TEXT_ENDINGS)
 # Names under which toolboxes save a subject's series or matrix, of which a file may hold several.
+# What pandas calls the column of row numbers that it writes in front.
+_ROW_NUMBERS = ("", "Unnamed: 0")
 _USUAL = ("series", "timeseries", "time_series", "ROISignals", "correlation", "connectivity", "data")
 
 
@@ -105,6 +107,10 @@ def _read_text(path: Path) -> Scan:
         header = tuple(cell.strip().strip('"') for cell in body[0][1].split(mark))
         body = body[1:]
     values = _numbers(body, mark, path, None if header is None else len(header))
+    if header is not None and header[0] in _ROW_NUMBERS:
+        if not np.array_equal(values[:, 0] - values[0, 0], np.arange(len(values))):
+            raise DataError("the first column has no name", file=path, row=1, mend="name its region, or leave it out")
+        header, values = header[1:], values[:, 1:]
     if header is None and comments and len(comments[-1]) == values.shape[1]:
         header = tuple(cell.lstrip("#") for cell in comments[-1])
     return Scan(path, values, header)

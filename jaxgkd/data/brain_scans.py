@@ -168,6 +168,7 @@ def checked_correlations(
         matrices = (matrices + matrices.swapaxes(1, 2)) / 2
     np.clip(matrices, -1, 1, out=matrices)
     silent = (matrices == 0).all(axis=2)
+    _refuse_empty(silent, subjects, file)
     matrices[:, diagonal, diagonal] = 1.0
     return matrices, _missing_note(silent)
 
@@ -199,6 +200,7 @@ def series_correlations(
             values[unknown] = 0.0
         silent[i] = np.ptp(values, axis=0) == 0
         correlations[i] = correlation(values)
+    _refuse_empty(silent, subjects, file)
     lengths = [len(values) for values in series]
     notes = [f"series of {min(lengths):,} to {max(lengths):,} time points"] if min(lengths) < max(lengths) else []
     return correlations, (*notes, *_missing_note(silent))
@@ -208,6 +210,13 @@ def _single(values: np.ndarray) -> np.ndarray:
     """In single precision; what is too large for it becomes infinite, which is refused further on."""
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float32)
+
+
+def _refuse_empty(silent: np.ndarray, subjects: Sequence[str], file: Path) -> None:
+    empty = silent.all(axis=1)
+    if empty.any():
+        what = f"every region of subject {subjects[int(np.argmax(empty))]} is missing or constant"
+        raise DataError(what, file=file, mend="leave the subject out")
 
 
 def _missing_note(silent: np.ndarray) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxgkd.data.brain_subjects import subject_key
 from jaxgkd.data.brains import Brains
 from jaxgkd.data.splits import Split, stratified_folds
 from jaxgkd.data.tables import read_table
@@ -78,8 +79,11 @@ def leave_one_site_out(brains: Brains, *, seed: int = 0, valid_fraction: float =
     Sites with subjects of one class are there too, though they have no area under a ROC.
 
     Raises:
+      ConfigError: the seed is below 0, or the share that validates is none.
       DataError: there is one site only.
     """
+    if seed < 0:
+        raise ConfigError(f"the seed is {seed}", field="seed", mend="use 0 or more")
     _check_fraction(valid_fraction, "valid_fraction")
     if len(brains.site_names) < 2:
         raise DataError(f"{brains.name} has one site", mend="use folds, or name the sites in a column 'site'")
@@ -126,20 +130,20 @@ def read_subject_split(path: str | PathLike[str], brains: Brains) -> Split:
     """
     path = Path(path).expanduser()
     table = read_table(path)
-    row_of = {subject: row for row, subject in enumerate(brains.subjects)}
+    row_of = {subject_key(subject): row for row, subject in enumerate(brains.subjects)}
     part = np.full(brains.n_subjects, -1)
     seen: dict[str, int] = {}
     for subject, name, row in zip(table.column("subject"), table.column("split"), table.rows, strict=True):
-        subject, name = subject.strip(), name.strip().lower()
-        if subject in seen:
-            what = f"subject '{shown(subject)}' is also in row {seen[subject]}"
+        key, name = subject_key(subject), name.strip().lower()
+        if key in seen:
+            what = f"subject '{shown(subject)}' is also in row {seen[key]}"
             raise DataError(what, file=path, row=row, field="subject", mend="keep one row for every subject")
-        seen[subject] = row
+        seen[key] = row
         if name and name not in _PARTS:
             what = f"'{shown(name)}' is not a part of a split"
             raise DataError(what, file=path, row=row, field="split", mend="write train, valid, test or nothing")
-        if name and subject in row_of:
-            part[row_of[subject]] = _PARTS[name]
+        if name and key in row_of:
+            part[row_of[key]] = _PARTS[name]
     part[brains.labels < 0] = -1
     for number, name in enumerate(("train", "valid", "test")):
         if not (part == number).any():

@@ -28,6 +28,8 @@ _CONTROLS = {
     "neurotypical",
 }
 _SEXES = {"m": 1.0, "male": 1.0, "man": 1.0, "f": 0.0, "female": 0.0, "woman": 0.0}
+# "none" and the like can be the name of a class, such as that of no diagnosis.
+_NO_LABEL = {"na", "n/a", "nan"}
 _MISSING = {"", "na", "n/a", "nan", "none", "null"}
 UNKNOWN_SITE = "unknown"
 
@@ -92,6 +94,8 @@ def read_subjects(path: Path, *, label: str | None = "label") -> Subjects:
     if label is not None:
         listed = read_class_list(listing) if (listing := path.parent / "classes.json").exists() else None
         cells = table.column(label, mend=f"add a column '{label}' or name another one as the label")
+        if listed is None:
+            cells = ["" if cell.strip().lower() in _NO_LABEL else cell for cell in cells]
         labels, class_names = resolve_labels(cells, table.rows, path, label, listed)
         if listed is None:
             labels, class_names = _controls_first(labels, class_names)

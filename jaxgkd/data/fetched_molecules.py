@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from jaxgkd.data.archives import Limits, Readable, read_gzip, read_members
@@ -13,6 +14,7 @@ from jaxgkd.errors import DataError, shown
 _TABLE = Limits(size=1 << 30, files=10)
 _STRUCTURES = Limits(size=64 << 30, files=20)
 _PIECE = 1 << 20
+_RECORD_END = b"\n$$$$"
 # Columns that are neither SMILES nor labels, whatever their case.
 _OTHERS = ("smiles", "mol", "mol_id", "name", "num", "id", "idx", "cid", "iupac", "cmpd_chemblid", "compound id", "")
 
@@ -69,7 +71,9 @@ def write_gdb(source: Path, folder: Path, name: str) -> None:
 
 
 def write_pcqm4m(table: Path, structures: Path, folder: Path, name: str) -> None:
-    """PCQM4Mv2's molecules with a known gap as ``NAME.csv``, and their coordinates as ``NAME.sdf.gz``.
+    """PCQM4Mv2's training molecules as ``NAME.csv``, and their coordinates as ``NAME.sdf.gz``.
+
+    The table begins with those that have coordinates; molecules that validate have a gap as well, but none of these.
 
     Args:
       table: pcqm4m-v2.zip, with ``idx``, ``smiles`` and ``homolumogap`` (empty for those that are tested on).
@@ -79,6 +83,13 @@ def write_pcqm4m(table: Path, structures: Path, folder: Path, name: str) -> None
     Raises:
       DataError: one of them does not hold what it should.
     """
+    n_record = 0
+    for _, file in read_members(structures, lambda member: member.endswith(".sdf"), _STRUCTURES):
+        with gzip.open(folder / f"{name}.sdf.gz", "wb", compresslevel=1) as out:
+            n_record = _copy(file, out)
+        break
+    if not n_record:
+        raise DataError("holds no SD file", file=structures, mend="delete it and fetch it again")
     for _, file in read_members(table, lambda member: member.endswith("/raw/data.csv.gz"), _STRUCTURES):
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out, lineterminator="\n")
@@ -88,15 +99,9 @@ def write_pcqm4m(table: Path, structures: Path, folder: Path, name: str) -> None
             if gap < 0:
                 raise DataError("has no column 'homolumogap'", file=table, mend="delete it and fetch it again")
             writer.writerow(header)
-            writer.writerows(row for row in rows if row[gap].strip())
-        break
-    else:
-        raise DataError("holds no raw/data.csv.gz", file=table, mend="delete it and fetch it again")
-    for _, file in read_members(structures, lambda member: member.endswith(".sdf"), _STRUCTURES):
-        with gzip.open(folder / f"{name}.sdf.gz", "wb", compresslevel=1) as out:
-            _copy(file, out)
+            writer.writerows(islice((row for row in rows if row[gap].strip()), n_record))
         return
-    raise DataError("holds no SD file", file=structures, mend="delete it and fetch it again")
+    raise DataError("holds no raw/data.csv.gz", file=table, mend="delete it and fetch it again")
 
 
 def _rows(lines: Readable, path: Path) -> Iterator[list[str]]:
@@ -118,6 +123,11 @@ def _rows(lines: Readable, path: Path) -> Iterator[list[str]]:
         raise DataError("is empty", file=path, mend="delete it and fetch it again")
 
 
-def _copy(source: Readable, target) -> None:
+def _copy(source: Readable, target) -> int:
+    """Copies a file; how many lines of it end a record of an SD file."""
+    count, before = 0, b"\n"
     while piece := source.read(_PIECE):
         target.write(piece)
+        count += (before + piece).count(_RECORD_END)
+        before = (before + piece)[1 - len(_RECORD_END) :]
+    return count

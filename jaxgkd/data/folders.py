@@ -1,4 +1,5 @@
-"""Writes graphs and molecules as the folders that ``--data`` reads; reading one back gives the same data.
+"""Writes graphs and molecules as the folders that ``--data`` reads; reading one back gives the same data, but for
+blank lines between the title and the rest of a text.
 
 A label is written as its number, its name stands in ``classes.json``: so no name can be taken for a number.
 """
@@ -220,7 +221,10 @@ def _edge_columns(graph: HeteroGraph, kind: tuple[str, str, str], edges: EdgeSet
 def _write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """A CSV file. Raises DataError for text that a CSV file cannot hold."""
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    # The csv module leaves a lone carriage return unquoted, which would end the row.
+    returns = any("\r" in str(cell) for cells in columns.values() for cell in cells)
+    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    writer = csv.writer(buffer, lineterminator="\n", quoting=quoting)
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     try:

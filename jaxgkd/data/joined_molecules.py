@@ -69,11 +69,16 @@ def joined_molecules(labelled: Molecules, others: Molecules, most: int | None = 
         notes=(*labelled.notes, f"{len(rows):,} molecules of {others.name} are taught without labels"),
         _smiles=join(labelled._smiles, others._smiles[letters]),
         _smiles_start=grow(labelled._smiles_start, others._smiles_start),
-        # -1 says that a SMILES is as it was given, its atoms in the order of the graph.
         _smiles_atoms=None
-        if labelled._smiles_atoms is None
-        else join(labelled._smiles_atoms, blank(labelled._smiles_atoms, -1)),
+        if labelled._smiles_atoms is None and others._smiles_atoms is None
+        else join(_smiles_atoms(labelled), _smiles_atoms(others)[atoms]),
     )
+
+
+def _smiles_atoms(molecules: Molecules) -> np.ndarray:
+    """Which atom of the graph every atom of a SMILES is; -1 where it is as it was given, in the order of the graph."""
+    kept = molecules._smiles_atoms
+    return np.full(len(molecules.atoms), -1, np.int32) if kept is None else np.asarray(kept)
 
 
 def _keys(molecules: Molecules) -> list[str]:

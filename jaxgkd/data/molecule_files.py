@@ -2,18 +2,21 @@
 
 import csv
 import gzip
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxgkd.data.tables import check_header, reading
+from jaxgkd.data.tables import LONGEST_CELL, check_header, reading
 from jaxgkd.errors import DataError, shown
 
 # Columns by these names, whatever their case, identify rows or divide them: never a label unless asked for.
 _ID_COLUMNS = ("id", "idx", "index", "name", "mol_id", "molecule_id", "title")
 _NEVER_LABELS = (*_ID_COLUMNS, "split", "")
+# Behind a carriage return that no line feed follows.
+_LONE_RETURN = re.compile(r"(?<=\r)(?!\n|$)")
 _SDF_SUFFIXES = (".sdf", ".sd", ".sdf.gz", ".sd.gz")
 
 
@@ -94,6 +97,7 @@ def read_csv_rows(lines: LineStream) -> Iterator[tuple[int, list[str]]]:
     row, width = 0, 0
     reader = csv.reader(_decoded(lines, lambda: row + 1), strict=True)
     while True:
+        before = csv.field_size_limit(LONGEST_CELL)
         try:
             cells = next(reader)
         except StopIteration:
@@ -101,6 +105,8 @@ def read_csv_rows(lines: LineStream) -> Iterator[tuple[int, list[str]]]:
         except csv.Error as error:
             mend = 'close every quote, and write a quote inside a quoted cell twice ("")'
             raise DataError("is not well-formed CSV", file=lines.path, row=row + 1, mend=mend) from error
+        finally:
+            csv.field_size_limit(before)
         row += 1
         if not cells:
             continue
@@ -234,7 +240,9 @@ def paired_records(
         if columns.smiles is None:
             what = f"the title '{shown(first.title)}' is not in {table.name}, and there are no SMILES to compare with"
             raise DataError(what, file=sdf_path, row=first.number, mend="give the records the table's identifiers")
-        yield from _by_position(iter(by_id.values()), first, sdf, record, sdf_path)
+        yield from _by_position(
+            iter(by_id.values()), first, _without_titles_of(by_id, sdf, table, sdf_path), record, sdf_path
+        )
         return
     used = set()
     for entry in chain((first,), sdf):
@@ -250,6 +258,18 @@ def paired_records(
     for name, (row, cells) in by_id.items():
         if name not in used:
             yield record(row, cells, None)
+
+
+def _without_titles_of(
+    by_id: Mapping[str, object], sdf: Iterator[SdfRecord], table: Path, sdf_path: Path
+) -> Iterator[SdfRecord]:
+    """The records of a file that goes by position; raises DataError where one has a title that says otherwise."""
+    for entry in sdf:
+        if entry.title in by_id:
+            what = f"the title '{shown(entry.title)}' is in {table.name}, that of the first record is not"
+            mend = "give all records the table's identifiers, or none"
+            raise DataError(what, file=sdf_path, row=entry.number, mend=mend)
+        yield entry
 
 
 def sdf_records(sdf: Iterator[SdfRecord], labels: Sequence[str], path: Path) -> Iterator[Record]:
@@ -287,6 +307,8 @@ def _sdf_record(number: int, lines: list[str]) -> SdfRecord:
     name, values = None, []
     for line in [*lines[end:], ""]:
         if line.startswith(">") and "<" in line:
+            if name is not None:
+                properties[name] = "\n".join(values)
             name, values = line[line.index("<") + 1 :].rsplit(">", 1)[0], []
         elif name is not None and line:
             values.append(line)
@@ -305,4 +327,5 @@ def _decoded(lines: LineStream, row) -> Iterator[str]:
             raise DataError(what, file=lines.path, row=row(), mend="save it as CSV with UTF-8 encoding") from error
         if "\0" in text:
             raise DataError("is not a text file", file=lines.path, row=row(), mend="save it as CSV with UTF-8 encoding")
-        yield text
+        # Tables of old spreadsheets end their rows with this alone.
+        yield from _LONE_RETURN.split(text)

@@ -53,8 +53,14 @@ def find_molecule_file(folder: Path, name: str) -> Path | None:
 
 def molecule_names(folder: Path) -> set[str]:
     """Names of the tables, SD files and folders in a folder."""
-    files = {path.name.partition(".")[0] for path in folder.iterdir() if path.name.endswith((*_TABLES, *_STRUCTURES))}
+    files = {_stem(path.name) for path in folder.iterdir() if path.name.endswith((*_TABLES, *_STRUCTURES))}
     return files | {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
+def _stem(name: str) -> str:
+    """A file's name without the ending of a table or an SD file."""
+    ending = max((each for each in (*_TABLES, *_STRUCTURES) if name.endswith(each)), key=len, default="")
+    return name.removesuffix(ending)
 
 
 def load_molecule_set(
@@ -88,7 +94,7 @@ def load_molecule_set(
         path = _only_table(path)
     if not path.is_file():
         raise DataError("does not exist", file=path, mend="give a .csv or .sdf file, or a folder with one of them")
-    stem = path.name.partition(".")[0]
+    stem = _stem(path.name)
     sdf = None
     if not is_sdf(path):
         sdf = next((file for end in _STRUCTURES if (file := path.with_name(stem + end)).is_file()), None)

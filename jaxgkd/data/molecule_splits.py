@@ -20,7 +20,7 @@ from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.splits import Split
 from jaxgkd.data.tables import reading
 from jaxgkd.data.workers import map_chunks
-from jaxgkd.errors import ConfigError, DataError
+from jaxgkd.errors import ConfigError, DataError, shown
 from jaxgkd.whole_file import write_whole
 
 MoleculeSplitKind = Literal["scaffold", "scaffold-chiral", "scaffold-balanced", "random", "stratified"]
@@ -229,7 +229,11 @@ def _records(value: Any, name: str, number: int, path: Path) -> np.ndarray:
             found: list[int] = []
             for piece in filter(None, (piece.strip() for piece in value.split(","))):
                 first, _, last = piece.partition("-")
-                found.extend(range(int(first), int(last or first) + 1))
+                numbers = range(int(first), int(last or first) + 1)
+                if not numbers:
+                    what = f"split {number} has the range '{shown(piece)}', which ends before it begins"
+                    raise DataError(what, file=path, field=name, mend=mend)
+                found.extend(numbers)
             return np.unique(np.array(found, np.int64))
         if isinstance(value, list) and all(type(record) is int for record in value):
             return np.unique(np.array(value, np.int64))

@@ -16,6 +16,8 @@ from typing import Any
 
 from jaxgkd.errors import DataError, shown
 
+# Characters of a cell: the csv module refuses more than 131,072 unless told otherwise, which whole articles can exceed.
+LONGEST_CELL = 2**31 - 1
 _SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 
@@ -177,8 +179,8 @@ def _parse(text: str, path: Path) -> tuple[list[str], list[list[str]], list[int]
 
 @contextmanager
 def _long_cells_allowed() -> Iterator[None]:
-    """The csv module refuses cells above 131,072 characters unless told otherwise, which whole articles can exceed."""
-    before = csv.field_size_limit(2**31 - 1)
+    """Cells of any length, see `LONGEST_CELL`."""
+    before = csv.field_size_limit(LONGEST_CELL)
     try:
         yield
     finally:

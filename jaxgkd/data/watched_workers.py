@@ -32,9 +32,14 @@ class _Worker:
         self.until = float("inf")
         self.is_ready = False
 
-    def give(self, number: int, item: Any, seconds: float) -> None:
+    def give(self, number: int, item: Any, seconds: float) -> bool:
+        """Whether the process took the item; one that ended while it waited takes none."""
+        try:
+            self.connection.send(item)
+        except OSError:
+            return False
         self.number, self.until, self.is_ready = number, time.monotonic() + seconds, False
-        self.connection.send(item)
+        return True
 
     def end(self) -> None:
         self.connection.close()
@@ -79,10 +84,13 @@ def map_watched(
             while wanted in results:
                 yield results.pop(wanted)
                 wanted += 1
-            for worker in team:
+            for worker in list(team):
                 if worker.is_ready and item is not None and item[0] < wanted + _AHEAD * count:
-                    worker.give(*item, seconds)
-                    item = next(numbered, None)
+                    if worker.give(*item, seconds):
+                        item = next(numbered, None)
+                    else:
+                        worker.end()
+                        team.remove(worker)
             if item is not None and len(team) < count and all(not worker.is_ready for worker in team):
                 team.append(_Worker(work))
             for worker in _heard_from(team):

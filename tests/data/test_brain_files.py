@@ -21,6 +21,12 @@ def table(mark, header=""):
         ("a.csv", table(",", "x,y,z\n"), ("x", "y", "z")),
         ("a.tsv", table("\t", '"x"\t"y"\t"z"\n'), ("x", "y", "z")),
         ("a.txt", table("  "), None),
+        # As pandas writes a table, rows numbered in a column without a name.
+        (
+            "a.csv",
+            "\n".join(map(",".join, zip(("", *"0123"), table(",", "x,y,z\n").split(), strict=True))),
+            ("x", "y", "z"),
+        ),
         ("a.1D", table("\t", "#2001\t#2002\t#2101\n"), ("2001", "2002", "2101")),
         ("a.1D", table(" ", "# made by something\n"), None),
         ("a.csv", "\ufeff" + table(";") + "\n\n", None),
@@ -50,6 +56,7 @@ def test_bad_text(tmp_path):
         ("1,2\n3,x\n", "row 2: 'x' is not a number"),
         ("", "holds no numbers"),
         ("a,b\n", "no numbers below its header"),
+        (",b\n0.5,2\n0.25,3\n", "row 1: the first column has no name"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=said):

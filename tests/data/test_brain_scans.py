@@ -116,6 +116,17 @@ def test_bad_matrices(place, value, said):
         checked_correlations(given, "abcd", FILE)
 
 
+def test_a_subject_without_anything_is_refused():
+    values = list(series())
+    values[1][:] = np.nan
+    with pytest.raises(DataError, match="every region of subject b is missing or constant; leave the subject out"):
+        series_correlations(values, "abcd", FILE)
+    given = matrices()
+    given[2] = np.nan
+    with pytest.raises(DataError, match="every region of subject c"):
+        checked_correlations(given, "abcd", FILE)
+
+
 def test_bad_series():
     values = list(series())
     values[1][3, 2] = np.nan

@@ -120,6 +120,10 @@ def test_a_given_split(tmp_path):
     assert (split.name, split.seed) == ("given by split.csv", None)
     assert [len(part) for part in (split.train, split.valid, split.test)] == [80, 20, 15]
     np.testing.assert_array_equal(split.test, np.arange(100, 115))
+    # Spreadsheets take zeros away from the front of numbers.
+    path.write_text("\n".join(["subject,split", *(f"{i},{name}" for i, name in enumerate(names))]) + "\n")
+    numbered = dataclasses.replace(BRAINS, subjects=tuple(f"{i:05}" for i in range(120)))
+    np.testing.assert_array_equal(read_subject_split(path, numbered).test, split.test)
     for line, said in (
         (lines[0], "row 3.*is also in row 2"),
         ("x,testing", "row 3, field 'split': 'testing' is not a part"),
@@ -135,6 +139,8 @@ def test_a_given_split(tmp_path):
 def test_settings_that_do_not_fit():
     with pytest.raises(ConfigError, match=r"'valid_fraction'.*a share of 1"):
         brain_folds(BRAINS, valid_fraction=1.0)
+    with pytest.raises(ConfigError, match=r"'seed'.*the seed is -1"):
+        leave_one_site_out(BRAINS, seed=-1)
     with pytest.raises(DataError, match="cannot be divided into 1 folds"):
         brain_folds(BRAINS, 1)
 

@@ -12,7 +12,7 @@ def write(tmp_path, text):
 
 
 def test_a_table(tmp_path):
-    text = "subject,site,age,sex,label\n007,B,12.5,male,ASD\n8,A,,F,HC\nx,,-9999,,\n9,A,30,female,ASD\n"
+    text = "subject,site,age,sex,label\n007,B,12.5,male,ASD\n8,A,,F,HC\nx,,-9999,,n/a\n9,A,30,female,ASD\n"
     subjects = read_subjects(write(tmp_path, text))
     assert subjects.ids == ("007", "8", "x", "9")
     assert subjects.keys == ("7", "8", "x", "9")

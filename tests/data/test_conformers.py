@@ -76,10 +76,15 @@ def test_a_drug_comes_to_rest_where_rdkit_takes_it(smiles):
 
 
 def test_where_embedding_fails_there_is_no_conformer(monkeypatch):
-    monkeypatch.setattr(module.rdDistGeom, "EmbedMultipleConfs", lambda *arguments: ())
+    monkeypatch.setattr(module.rdDistGeom, "EmbedMolecule", lambda *arguments: -1)
     result = made("CCO")
     assert (result.status, result.relaxed_with) == ("embedding failed", -1)
     assert result.coordinates.shape == (0, 3, 3) and result.energies.shape == (0,)
+
+
+def test_conformers_that_were_there_when_time_ran_out_are_kept():
+    result = made("CC(C)C[C@H](N)C(=O)N[C@@H](Cc1ccccc1)C(=O)N[C@@H](C)C(=O)O", count=4000, time_limit=2.0)
+    assert result.status == "timed out" and 0 < len(result.energies) < 4000
 
 
 def test_a_relaxation_that_takes_too_long_keeps_what_there_is(monkeypatch):

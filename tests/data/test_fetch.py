@@ -203,7 +203,8 @@ def test_molecules_with_coordinates(home):
     molecules = registry.load("qm9", recipe="ccmd")
     assert molecules.placed.all()
     assert molecules.labels[:, 0].tolist() == [0.5, 0.4]
-    raw = gz("idx,smiles,homolumogap\n0,C,3.5\n1,O,2.5\n2,N,\n")
+    # Molecules that validate have a gap, and no coordinates.
+    raw = gz("idx,smiles,homolumogap\n0,C,3.5\n1,O,2.5\n2,S,1.5\n3,N,\n")
     home(
         "pcqm4m-v2-train",
         {

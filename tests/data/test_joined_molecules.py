@@ -2,6 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 
 from jaxgkd.data.joined_molecules import joined_molecules
 from jaxgkd.data.molecules import load_molecules
@@ -40,6 +42,24 @@ def test_every_graph_is_the_one_it_was(sets):
             np.testing.assert_array_equal(getattr(joined, field)["fields"][mine], getattr(graphs, field)["fields"][its])
         mine, its = slice(*joined.edge_start[i : i + 2]), slice(*graphs.edge_start[row : row + 2])
         np.testing.assert_array_equal(joined.senders[mine], graphs.senders[its])
+
+
+def test_atoms_of_an_sd_file_stay_in_its_order(tmp_path):
+    molecule = Chem.AddHs(Chem.MolFromSmiles("BrCCNO"))
+    rdDistGeom.EmbedMolecule(molecule, randomSeed=1)
+    blocks = [
+        Chem.MolToMolBlock(molecule),
+        Chem.MolToMolBlock(Chem.RenumberAtoms(molecule, [4, 0, 2, 1, 3, *range(5, 11)])),
+    ]
+    (tmp_path / "others.sdf").write_text("".join(block + "$$$$\n" for block in blocks))
+    (tmp_path / "known.csv").write_text("smiles,y\nCCO,1\nC(O)CN,2\n")
+    known = load_molecules(tmp_path / "known.csv", root=tmp_path, workers=1)
+    others = load_molecules(tmp_path / "others.sdf", labels=(), hydrogens="implicit", root=tmp_path, workers=1)
+    for first, second in ((known, others), (others, known)):
+        joined = joined_molecules(first, second)
+        for i in range(len(joined)):
+            elements = [atom.GetAtomicNum() for atom in joined.rdkit_molecule(i).GetAtoms()]
+            assert elements == (joined.atoms[slice(*joined.atom_start[i : i + 2])][:, 0] + 1).tolist()
 
 
 def test_at_most_so_many_are_taken(sets):

@@ -121,11 +121,12 @@ def test_sd_files_give_titles_blocks_and_fields(tmp_path):
 
 
 def test_labels_of_an_sd_file_are_its_data_fields(tmp_path):
-    fields = "> <energy>\n-3.5\n\n"
+    # The blank line after a field is sometimes forgotten.
+    fields = "> <energy>\n-3.5\n> <other>\n2\n\n"
     path = write(tmp_path / "a.sdf", sdf_text("a", fields=fields) + sdf_text("b"))
-    records = list(sdf_records(read_sdf(LineStream(path)), ["energy"], path))
-    assert [record.labels for record in records] == [("-3.5",), ("",)] and records[1].smiles is None
-    with pytest.raises(DataError, match="no record has a data field 'gap', the fields are 'energy'"):
+    records = list(sdf_records(read_sdf(LineStream(path)), ["energy", "other"], path))
+    assert [record.labels for record in records] == [("-3.5", "2"), ("", "")] and records[1].smiles is None
+    with pytest.raises(DataError, match="no record has a data field 'gap', the fields are 'energy', 'other'"):
         list(sdf_records(read_sdf(LineStream(path)), ["gap"], path))
 
 
@@ -165,6 +166,7 @@ def test_records_without_known_titles_go_by_position(tmp_path, table, titles):
         ("id,smiles,y\na,C,1\nb,C,1\n", ("a", "a"), "title 'a' was there before"),
         ("id,smiles,y\na,C,1\na,C,1\n", ("a", "a"), "'a' was there before, in row 2"),
         ("id,y\na,1\n", ("x",), "title 'x' is not in a.csv, and there are no SMILES"),
+        ("id,smiles,y\nb,CCCO,1\nc,CC(C)O,2\n", ("a", "b"), "'b' is in a.csv, that of the first record is not"),
     ],
 )
 def test_files_that_do_not_belong_together(tmp_path, table, titles, what):

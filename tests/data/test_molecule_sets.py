@@ -44,6 +44,13 @@ def test_the_structures_beside_a_table_are_read_with_it(tmp_path):
     assert load_molecule_set(table, labels=("y",), hydrogens="implicit").n_atom.tolist() == [3, 4, 6]
 
 
+def test_a_name_ends_where_the_ending_of_a_table_begins(tmp_path):
+    write_sdf(tmp_path / "mine.sdf.gz")
+    other = load_molecule_set(write_table(tmp_path / "mine.v2.csv"), labels=("y",))
+    assert other.coordinates is None and other.name == "mine.v2"
+    assert molecule_names(tmp_path) - {"cache"} == {"mine", "mine.v2"}
+
+
 def test_a_folder_holds_one_table(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()

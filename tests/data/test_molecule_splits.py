@@ -219,6 +219,10 @@ def test_given_records_are_counted_before_any_is_left_out(tmp_path):
         ('{"train": [0, 3], "val": [3], "test": [4]}', "field 'val': record 3 of split 0 is in two parts"),
         ('{"train": [0], "val": [1], "test": [4]}', "field 'val': split 0 has an empty part"),
         ('{"train": [0.5], "val": [1], "test": [4]}', "field 'train': split 0 holds no records"),
+        (
+            '{"train": "9-5, 1", "val": [2], "test": [4]}',
+            "field 'train': split 0 has the range '9-5', which ends before",
+        ),
         ('{"train": "x", "val": [1], "test": [4]}', "field 'train': split 0 holds no records"),
         ('{"train": null, "val": [1], "test": [4]}', "field 'train': split 0 holds no records"),
     ],

@@ -35,6 +35,14 @@ def test_chunks_hold_what_the_whole_table_holds(path, at_a_time):
     assert list(read_header(path).columns) == ["node", "text", "n"]
 
 
+@pytest.mark.parametrize("text", ["node,text\na," + "x" * 140_000 + "\n", 'node,text\ra,"x\ry"\rb,z\r'])
+def test_long_cells_and_old_line_ends(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text, newline="")
+    whole = read_table(tmp_path / "t.csv")
+    [chunk] = stream_table(tmp_path / "t.csv", ["node", "text"])
+    assert (chunk.rows, chunk.columns) == (whole.rows, whole.columns)
+
+
 def test_what_is_wrong_is_named(path, tmp_path):
     with pytest.raises(DataError, match="there is no column 'label'"):
         list(stream_table(path, ["label"]))

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import threading
 import time
@@ -54,6 +55,18 @@ def _exit_at_three(number):
     if number == 3:
         os._exit(1)
     return number
+
+
+def test_a_process_that_ended_while_it_waited_is_replaced():
+    def items():
+        for number in range(6):
+            if number == 3:
+                for process in multiprocessing.active_children():
+                    process.kill()
+                    process.join()
+            yield number
+
+    assert list(watched(str, items(), workers=1)) == [str(number) for number in range(6)]
 
 
 def test_errors_come_through_and_settings_are_checked():

@@ -102,7 +102,9 @@ def hetero_graph_from_pyg(
         raise DataError(f"no node type has texts ({', '.join(TEXTS)})", field="texts", mend=mend)
     kinds: list[EdgeType] = [(str(a), str(b), str(c)) for a, b, c in data.edge_types]
     dropped = [
-        kind for kind in kinds if (kind[2], kind[1].removeprefix("rev_"), kind[0]) in kinds and "rev_" in kind[1]
+        kind
+        for kind in kinds
+        if kind[1].startswith("rev_") and (kind[2], kind[1].removeprefix("rev_"), kind[0]) in kinds
     ]
     edges, notes = {}, [f"the reverse relation {'–'.join(kind)} left out" for kind in dropped]
     for kind in kinds:

@@ -104,8 +104,11 @@ def test_the_real_hetero_data(tmp_path):
         hetero_graph_from_pyg(data)
     with pytest.raises(DataError, match="no node type 'venue'; use paper, author"):
         hetero_graph_from_pyg(data, texts={"venue": []})
-    graph = hetero_graph_from_pyg(data, texts={"paper": ["a", "b", "c"]}, class_names={"paper": ["x", "y"]}, name="g")
-    assert list(graph.edges) == [("author", "writes", "paper")]
+    data["paper", "prev_version", "paper"].edge_index = torch.tensor([[1], [0]])
+    # The second a carriage return, which no table's row ends with.
+    texts = {"paper": ["a", "b\rb", "c"]}
+    graph = hetero_graph_from_pyg(data, texts=texts, class_names={"paper": ["x", "y"]}, name="g")
+    assert sorted(graph.edges) == [("author", "writes", "paper"), ("paper", "prev_version", "paper")]
     assert graph.nodes["author"].texts is None
     assert graph.tasks["node_classification"].target == "paper"
     assert "the reverse relation paper–rev_writes–author left out" in graph.notes
