@@ -7,7 +7,7 @@ records with the padding last, as jraph's own padding functions leave it, beside
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -66,6 +66,11 @@ class ManyGraphs:
     def n_edge(self) -> np.ndarray:
         """Edges of every graph, [n]."""
         return np.diff(self.edge_start)
+
+    @cached_property
+    def pair_start(self) -> np.ndarray:
+        """Where the pairs of nodes of every graph begin, in arrays that hold n_i² of graph i, [n + 1]."""
+        return np.concatenate([[0], np.cumsum(self.n_node.astype(np.int64) ** 2)])
 
     def part(self, first: int, last: int) -> "ManyGraphs":
         """Graphs ``first`` to ``last``, the end left out; arrays are views."""

@@ -72,7 +72,7 @@ def assemble_rows(
     # Slots of padding copy what lies at 0 first: gathering whole rows is faster than writing to scattered places.
     source = np.where(mask[: len(rows)], graphs.node_start[rows][:, None] + place, 0)
     square = mask[: len(rows), :, None] & mask[: len(rows), None, :]
-    first = np.concatenate([[0], np.cumsum(graphs.n_node.astype(np.int64) ** 2)])[rows]
+    first = graphs.pair_start[rows]
     pair_source = np.where(square, first[:, None, None] + n_node[:, None, None] * place[:, None] + place, 0)
     return RowBatch(
         nodes=jax.tree.map(lambda leaf: _in_rows(leaf, source, mask, n_row), graphs.nodes),

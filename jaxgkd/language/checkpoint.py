@@ -60,15 +60,17 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_hash(folder: str | Path) -> str:
-    """SHA-256 of a checkpoint's weights, in hexadecimal.
+    """SHA-256 of a checkpoint's weights and of ``config.json``, which says what network they make, in hexadecimal.
 
-    Of the file where there is one; of the files' own hashes, in name order, where there are several.
+    Of the files' own hashes: those of the weights in name order, that of the configuration last.
 
     Raises:
       CheckpointError: as in ``weight_files``.
     """
-    hashes = [file_hash(file) for file in weight_files(Path(folder))]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    files = weight_files(Path(folder))
+    if (config := Path(folder) / "config.json").is_file():
+        files = [*files, config]
+    return hashlib.sha256("\n".join(map(file_hash, files)).encode()).hexdigest()
 
 
 def file_hash(file: Path) -> str:

@@ -6,7 +6,7 @@ frozen part is read and never written, so a base that several sets of adapters s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -74,8 +74,12 @@ class TuningState(NamedTuple):
     optimiser: Tree
 
 
+@lru_cache(maxsize=16)
 def optimiser_of(settings: TuningSettings, updates: int) -> optax.GradientTransformation:
-    """AdamW with a warm-up and a cosine schedule over ``updates`` updates, clipped and accumulated as settings say."""
+    """AdamW with a warm-up and a cosine schedule over ``updates`` updates, clipped and accumulated as settings say.
+
+    The same one for the same arguments, so that no step is compiled twice.
+    """
     warmup = max(1, round(settings.warmup * updates))
     curve = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, max(updates, warmup) + 1)
     optimiser = optax.chain(

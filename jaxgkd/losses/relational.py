@@ -82,9 +82,10 @@ def relational_distance(
     counted = jnp.ones(n, bool) if where is None else where
     if pairs is None:
         index, row = example_index(n, axis_name), counted[:, None]
-        valid = row & gather(counted, axis_name)[None, :] & (index[:, None] != gather(index, axis_name)[None, :])
-        student_distance = _all_distances(student, gather(student, axis_name))
-        teacher_distance = _all_distances(teacher, gather(teacher, axis_name))
+        columns = gather(counted, axis_name)
+        valid = row & columns[None, :] & (index[:, None] != gather(index, axis_name)[None, :])
+        student_distance = _all_distances(student, gather(student, axis_name), columns)
+        teacher_distance = _all_distances(teacher, gather(teacher, axis_name), columns)
     else:
         _check_tuples(pairs, "pairs", 2)
         i, j = pairs[:, 0], pairs[:, 1]
@@ -345,10 +346,10 @@ def _check_tuples(tuples: jax.Array, name: str, size: int) -> None:
         raise ValueError(f"{name} must have shape [any, {size}], but its shape is {shape_of(tuples)}")
 
 
-def _all_distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """‖x_i - y_j‖ of [n, d] and [m, d], [n, m], through one matrix product."""
+def _all_distances(rows: jax.Array, columns: jax.Array, counted: jax.Array) -> jax.Array:
+    """‖x_i - y_j‖ of [n, d] and [m, d], [n, m], through one matrix product; ``counted`` [m] says which y are there."""
     # Distances do not change when both sides move, and the products lose fewer digits close to the origin.
-    centre = jax.lax.stop_gradient(jnp.mean(columns, axis=0))
+    centre = jax.lax.stop_gradient(_mean_over_valid(columns, counted[:, None], axis=0))
     rows, columns = rows - centre, columns - centre
     squares = jnp.sum(jnp.square(rows), axis=1)[:, None] + jnp.sum(jnp.square(columns), axis=1)[None, :]
     return safe_sqrt(jnp.maximum(squares - 2.0 * rows @ columns.T, 0.0))

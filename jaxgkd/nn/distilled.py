@@ -24,6 +24,8 @@ from jaxgkd.nn.encoders import LayerStates, Student
 
 Weighting = Literal["fixed", "softmax", "uncertainty"]
 Tree = Any
+# Nodes whose scores with all others are held together.
+_BLOCK = 512
 
 #: What a teacher can add to the loss, in the order their learned weights have after that of the labels.
 TERMS = ("soft", "local", "global", "relational")
@@ -110,6 +112,8 @@ def distillation_loss(objective: Objective):
                         temperature=settings["align_temperature"],
                         where=counted,
                         stop_teacher_gradient=False,
+                        # Where all nodes are aligned, their scores with each other need not be there at once.
+                        block_size=_BLOCK if drawn.shape[0] > 2 * _BLOCK else None,
                     ),
                     counted,
                 )

@@ -164,12 +164,17 @@ class LayerwiseStudent:
         parts = []
         for number, apply in enumerate(self._layers):
             if number in self._read:
-                parts.append(np.asarray(self._read[number](params, rest, state)))
+                parts.append(self._read_all(number, params, rest, state))
             following = np.empty_like(state)
             for part in self._ranges:
                 degree = np.where(part.nodes >= 0, self._degree[part.nodes], 0)
                 found = apply(params, rest, state[:, part.nodes], part.layout, degree)
                 following[:, part.start : part.stop] = np.asarray(found)[:, : part.stop - part.start]
             state = following
-        parts.append(np.asarray(self._read[len(self._layers)](params, rest, state)))
+        parts.append(self._read_all(len(self._layers), params, rest, state))
         return sum(parts[:-1], parts[-1]), state
+
+    def _read_all(self, number: int, params: Tree, rest: Tree, state: np.ndarray) -> np.ndarray:
+        """What is read off a layer, so many nodes at a time."""
+        ranges = (state[:, start : start + self._rows] for start in range(0, state.shape[1], self._rows))
+        return np.concatenate([np.asarray(self._read[number](params, rest, rows)) for rows in ranges], axis=1)

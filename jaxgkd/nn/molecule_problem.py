@@ -85,6 +85,7 @@ def task_loss(outputs: Array, labels: Array, where: Array, kind: TaskKind) -> Ar
       where: [g, t] bool.
       kind: of all tasks.
     """
+    labels = jnp.where(where, labels, 0.0)
     error = jnp.abs(outputs - labels) if kind == "regression" else optax.sigmoid_binary_cross_entropy(outputs, labels)
     return jnp.sum(jnp.where(where, error, 0.0)) / jnp.maximum(jnp.sum(where), 1)
 

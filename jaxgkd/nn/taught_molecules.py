@@ -130,6 +130,8 @@ def label_loss(outputs: Array, teacher: Array, where: Array, kind: TaskKind, tem
       kind: of all tasks.
       temperature: of classes.
     """
+    # Silenced before and not after: a NaN times 0 would reach every gradient.
+    outputs, teacher = (jnp.where(where[:, None], each, 0.0) for each in (outputs, teacher))
     if kind == "regression":
         error = jnp.square(outputs - jax.lax.stop_gradient(teacher))
     else:

@@ -48,7 +48,8 @@ from jaxgkd.recipes.kept_brains import keep_brain_student
 from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.progress import progress_bar
-from jaxgkd.training.run_dir import RunDirectory, check_folder
+from jaxgkd.training.run_dir import RunDirectory, check_folder, with_files
+from jaxgkd.training.search import as_many_each
 from jaxgkd.training.student_folder import write_student
 
 _STUDENTS = {
@@ -141,16 +142,15 @@ def run(config: BLEG, console: Console) -> Path:
     course = Course(make, config.batch, config.epochs, config.text_epochs if config.stages == "2+3" else 0)
     # Without a teacher there is one row, shown twice.
     tries = {row: tries_of(config, row) for row in (ROWS if encoder is not None else ROWS[:1])}
-    # What every row has in common: as many settings each.
-    least = min(len(settings) for settings in tries.values())
-    tries = {row: settings[:least] for row, settings in tries.items()}
+    tries = as_many_each(tries, drawn=not config.sweep)
+    n_try = len(next(iter(tries.values())))
     size = 1 if by_fold else config.folds
     for start in range(0, len(folds), size):
         chunk = lessons[start : start + size]
 
         def learn(chunk: Sequence[Lesson] = chunk, start: int = start) -> dict[str, Any]:
             inputs = _fold_inputs(config, brains, chunk[0]) if by_fold else whole
-            n_run = len(chunk) * least * len(tries)
+            n_run = len(chunk) * n_try * len(tries)
             title = f"{_STUDENTS[config.student]}, folds {start + 1} to {start + len(chunk)}, {n_run} students"
             with progress_bar(console, title, config.epochs) as tick:
                 return study(course, chunk, tries, inputs, brains.labels, tick)
@@ -206,7 +206,7 @@ def run(config: BLEG, console: Console) -> Path:
         embedding=studied[0]["embedding"],
         describe={
             "protocol": "Everything is fitted within the fold; epochs and settings are chosen on its validation "
-            f"subjects; every row is tested once a fold, after {least} settings were tried for it",
+            f"subjects; every row is tested once a fold, after {n_try} settings were tried for it",
             "teacher": {"name": encoder.name, "texts": _about(config.texts)} if encoder else {"name": "none"},
             "student": {"name": _STUDENTS[config.student], "width": config.width, "layers": config.layers},
             "split": _split_words(config),
@@ -374,7 +374,7 @@ def _lines(folds: Sequence[Fold], studied: Sequence[Mapping[str, Any]]) -> Itera
 
 def _identity(config: BLEG, brains: Brains) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(config).items() if key not in ("out", "resume")}
-    settings["split"] = None if config.split is None else str(config.split)
+    settings = with_files(settings, "split", "texts")
     settings = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     names = list(brains.class_names)
     return settings | {"recipe": "bleg", "class_names": names, "data_facts": describe_brains(brains)}

@@ -55,8 +55,8 @@ from jaxgkd.recipes.molecule_rows import (
 )
 from jaxgkd.recipes.molecule_summary import describe_molecules, write_molecule_run
 from jaxgkd.recipes.molecule_targets import Targets
-from jaxgkd.training.run_dir import RunDirectory, check_folder
-from jaxgkd.training.search import Choice, draw_settings, grid_settings, ranked, read_sweep
+from jaxgkd.training.run_dir import RunDirectory, check_folder, with_files
+from jaxgkd.training.search import Choice, as_many_each, draw_settings, grid_settings, ranked, read_sweep
 from jaxgkd.training.student_folder import write_student
 
 #: Settings that a search draws for every row, and those it draws for rows with a teacher.
@@ -322,6 +322,7 @@ def _chosen(
         else:
             settings = draw_settings(used, default, config.search)
         tries[row] = [{"row": row, **each} for each in settings]
+    tries = as_many_each(tries, drawn=not config.sweep)
     if all(len(settings) == 1 for settings in tries.values()):
         return {row: settings[0] for row, settings in tries.items()}
     everything = [each for settings in tries.values() for each in settings]
@@ -412,5 +413,5 @@ def _shrunk(config: CCMD) -> CCMD:
 
 def _identity(config: CCMD, molecules: Molecules) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(config).items() if key not in ("out", "resume")}
-    settings |= {key: str(settings[key]) for key in ("splits_file", "start") if settings[key] is not None}
+    settings = with_files(settings, "splits_file", "start")
     return settings | {"recipe": "ccmd", "data_facts": describe_molecules(molecules)}

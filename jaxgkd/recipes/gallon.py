@@ -62,7 +62,8 @@ from jaxgkd.teachers.prompts import prompt_hash
 from jaxgkd.teachers.text_tuning import TuneSettings
 from jaxgkd.teachers.tune import Progress
 from jaxgkd.training.progress import progress_bar
-from jaxgkd.training.run_dir import RunDirectory, check_folder
+from jaxgkd.training.run_dir import RunDirectory, check_folder, with_files
+from jaxgkd.training.search import as_many_each
 from jaxgkd.training.student_folder import write_student
 
 
@@ -111,6 +112,7 @@ def run(config: GALLON, console: Console) -> Path:
     students = _students(config, molecules, targets, splits, beside)
     rows = rows_of(config)
     tries = {row: settings_of(config, names, list(said)) for row, names in rows.items()}
+    tries = as_many_each(tries, drawn=not config.sweep)
     n_try = sum(len(settings) for settings in tries.values())
 
     def taught(seed: int) -> dict[str, Any]:
@@ -292,6 +294,6 @@ def _labels(config: GALLON) -> dict[str, str]:
 
 def _identity(config: GALLON, molecules: Molecules) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(config).items() if key not in ("out", "resume")}
-    settings |= {key: str(settings[key]) for key in ("splits_file", "descriptions") if settings[key] is not None}
+    settings = with_files(settings, "splits_file", "descriptions", "unlabelled")
     settings = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     return settings | {"recipe": "gallon", "data_facts": describe_molecules(molecules)}

@@ -75,7 +75,8 @@ def run(config: LMGNN, console: Console) -> Path:
         what = f"{config.n_negatives} negatives are more than the {n_node} nodes there are"
         raise ConfigError(what, field="--n-negatives", mend=f"use {n_node} or fewer")
     drawing = Drawing(
-        min(config.edges_per_step, len(data.rows["train"])),
+        # The edges a step asks about pass no messages in it: were it all, the relation would never be trained.
+        min(config.edges_per_step, max(1, len(data.rows["train"]) // 2)),
         _negatives(config, data),
         config.n_negatives,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgkd.data.hetero_graphs import EdgeType, HeteroGraph, shown_type
+from jaxgkd.data.hetero_graphs import EdgeSet, EdgeType, HeteroGraph, shown_type
 from jaxgkd.data.hetero_graphs import TaskKind as TaskName
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.graphs import HeteroLayout, build_hetero_layout, with_reverses
@@ -114,7 +114,9 @@ def task_data(
         return _finished(graph, task, rows, nodes.labels, passing, asked, None, notes)
     edges = graph.edges[target]
     labelled = np.ones(len(edges), bool) if name == "link_prediction" else np.asarray(edges.labels) >= 0
-    rows = _parts(edges.given_split, labelled, (0.8, 0.1, 0.1), notes)
+    rows = _parts(
+        edges.given_split, labelled, (0.8, 0.1, 0.1), notes, _pairs(edges) if target[0] == target[2] else None
+    )
     passing = {kind: ends for kind, ends in passing.items() if kind != target}
     seen = edges.senders[rows["train"]], edges.receivers[rows["train"]]
     passing[target] = seen
@@ -157,6 +159,9 @@ def task_data(
 
 
 def _finished(graph, task, rows, labels, passing, asked, negatives, notes, candidates=None) -> TaskData:
+    for name, nodes in graph.nodes.items():
+        if nodes.texts is not None and nodes.features is not None:
+            notes.append(f"the features of {name} are not read, its texts are")
     return TaskData(
         graph=graph,
         task=task,
@@ -171,14 +176,29 @@ def _finished(graph, task, rows, labels, passing, asked, negatives, notes, candi
     )
 
 
+def _pairs(edges: EdgeSet) -> np.ndarray:
+    """A number for every edge, the same for both directions: what one says is no secret once the other is known."""
+    low, high = np.minimum(edges.senders, edges.receivers), np.maximum(edges.senders, edges.receivers)
+    return low.astype(np.int64) * (int(high.max(initial=0)) + 1) + high
+
+
 def _parts(
-    given: np.ndarray | None, labelled: np.ndarray, shares: tuple[float, float, float], notes: list[str]
+    given: np.ndarray | None,
+    labelled: np.ndarray,
+    shares: tuple[float, float, float],
+    notes: list[str],
+    together: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Part → sorted rows: as given, or drawn once."""
+    """Part → sorted rows: as given, or drawn once; those with the same number in ``together`` [n] in one part."""
     if given is None:
-        order = np.random.default_rng(0).permutation(np.flatnonzero(labelled))
+        at = np.flatnonzero(labelled)
+        groups, group = np.unique(at if together is None else together[at], return_inverse=True)
+        order = np.random.default_rng(0).permutation(len(groups))
         ends = np.round(np.cumsum(shares) * len(order)).astype(int)
-        found = np.split(order, ends[:2])
+        part_of = np.empty(len(groups), int)
+        for part, drawn in enumerate(np.split(order, ends[:2])):
+            part_of[drawn] = part
+        found = [at[part_of[group] == part] for part in range(len(PARTS))]
         notes.append("the data gives no split: one was drawn at random, the same for all seeds")
     else:
         found = [np.flatnonzero((given == part) & labelled) for part in PARTS]

@@ -109,7 +109,8 @@ class Stages:
         lms = [pair.lm for pair in tuned]
         self._add_fit("fine_tuned", on_tuned, config.layers, list(zip(lms, tables, strict=True)))
         if "cotrain" in config.stages:
-            both = [self._cotrained(s, tuned[s], _of_seed(on_tuned, s)) for s in lm_seeds]
+            settings = on_tuned.settings
+            both = [self._cotrained(s, tuned[s], _of_seed(on_tuned, s), settings) for s in lm_seeds]
             self._add_pairs("cotrained", both, config.layers)
         if "glem" in config.stages:
             self._glem(lm_seeds, tuned, on_tuned)
@@ -204,20 +205,24 @@ class Stages:
             lm_texts=texts,
             evaluate_every=max(1, self.config.lm_steps // 2),
             lm_learning_rate=self.config.lm_learning_rate,
+            weight_decay=self.config.weight_decay,
+            dropout=self.config.dropout,
             # Texts that no step has read, such as those of negatives, are read again at every validation.
             refresh_every=self.config.lm_steps + 1,
         )
         return self._train(name, 0, seed, settings, start=start, embeddings=self.table)
 
-    def _cotrained(self, seed: int, tuned: Pair, start: tuple[Tree, Tree]) -> Pair:
-        config = self.config
+    def _cotrained(self, seed: int, tuned: Pair, start: tuple[Tree, Tree], chosen: Mapping[str, float]) -> Pair:
+        config, n_train = self.config, len(self.place.data.rows["train"])
         settings = CoTraining(
             steps=config.cotrain_steps,
-            batch_size=min(config.batch_size, len(self.place.data.rows["train"])),
+            # As in stage 2, a step does not ask about more than half of the edges.
+            batch_size=min(config.batch_size, max(1, n_train if isinstance(self._task, NodeTask) else n_train // 2)),
             lm_texts=config.lm_nodes_per_batch,
             lm_learning_rate=config.lm_learning_rate,
             learning_rate=config.cotrain_learning_rate,
-            dropout=config.dropout,
+            weight_decay=chosen["weight_decay"],
+            dropout=chosen["dropout"],
             freeze_steps=config.freeze_steps,
             refresh_every=config.refresh_every,
             refresh_texts=config.refresh_texts,
@@ -237,6 +242,8 @@ class Stages:
             batch_size=config.lm_batch_size,
             lm_texts=config.lm_batch_size,
             lm_learning_rate=config.lm_learning_rate,
+            weight_decay=config.weight_decay,
+            dropout=config.dropout,
             refresh_every=config.lm_steps + 1,
             evaluate_every=max(1, config.lm_steps // 2),
         )
@@ -276,6 +283,8 @@ class Stages:
             batch_size=config.lm_batch_size,
             lm_texts=config.lm_batch_size,
             lm_learning_rate=config.lm_learning_rate,
+            weight_decay=config.weight_decay,
+            dropout=config.dropout,
             refresh_every=config.lm_steps + 1,
             evaluate_every=max(1, config.lm_steps // 2),
         )

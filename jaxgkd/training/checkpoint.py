@@ -27,7 +27,8 @@ CHECKSUMS = "checksums.json"
 def save_tree(path: Path, tree: Tree) -> None:
     """Write nested dicts of arrays as the folder ``path``, which must not exist; a killed write leaves nothing there.
 
-    Several processes call this together, all of them with the whole arrays; the leader writes.
+    Of two runs that write it at once, what the first has written stays. Several processes of one run call this
+    together, all of them with the whole arrays; the leader writes.
 
     Raises:
       CheckpointError: something is there already, or the disk does not take it.
@@ -47,7 +48,11 @@ def save_tree(path: Path, tree: Tree) -> None:
                 raise OSError(errno.EIO, str(error).split(": ")[-1].split(" [")[0]) from error
             if processes.leading():
                 (whole / CHECKSUMS).write_text(json.dumps(checksums(whole), indent=2) + "\n")
-                os.rename(whole, path)
+                try:
+                    os.rename(whole, path)
+                except OSError:
+                    if not path.is_dir():
+                        raise
     except OSError as error:
         mend = "free space there or choose another folder"
         raise CheckpointError(f"the checkpoint cannot be written ({error.strerror})", file=path, mend=mend) from error

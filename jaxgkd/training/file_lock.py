@@ -50,16 +50,29 @@ def lock_file(path: Path, owned: Path, error: type[JaxgkdError]) -> int:
     Returns:
       A descriptor; closing it gives the lock back.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise error(f"is being written by process {pid}", file=owned, mend="wait until it has finished") from None
+        except OSError:
+            os.close(descriptor)
+            raise
+        if _is_at(descriptor, path):
+            break
+        # Its owner deleted it between opening and locking: whoever comes next would lock another file.
         os.close(descriptor)
-        raise error(f"is being written by process {pid}", file=owned, mend="wait until it has finished") from None
-    except OSError:
-        os.close(descriptor)
-        raise
     os.ftruncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
     return descriptor
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(descriptor), found)

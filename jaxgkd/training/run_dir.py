@@ -1,5 +1,6 @@
 """The folder of one run: refused when in use, resumed when asked, every file in it whole or absent."""
 
+import hashlib
 import io
 import json
 import os
@@ -182,6 +183,21 @@ def check_folder(path: Path, *, resume: bool) -> bool:
         )
     check_writable(path)
     return used
+
+
+def with_files(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Settings as JSON has them, and what is in the files that some of them name: a run that goes on reads the same.
+
+    Args:
+      settings: of a run; names: of those that can be the path of a file, which are written as text.
+    """
+    paths = {name: Path(settings[name]) for name in names if settings[name] is not None}
+    found = {}
+    for name, path in paths.items():
+        if path.is_file():
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {**settings, **{name: str(settings[name]) for name in paths}, "files_sha256": found}
 
 
 def check_writable(path: Path, flag: str = "--out") -> None:

@@ -4,11 +4,13 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from jaxgkd.errors import ConfigError
 
+Tried = TypeVar("Tried")
 _SHORT = {"lr": "learning_rate", "wd": "weight_decay"}
 
 
@@ -28,8 +30,9 @@ def draw_settings(
       space: setting → what it is drawn from; settings that are not in it keep their default.
       default: setting → value.
       tries: how many settings in all, the default included; fewer are returned when the space holds fewer.
-      seed: of the draws. Draws for a setting do not depend on which other settings are in the space: of two rows, one
-        of which searches more settings, both try the same values of what they share, in the same order.
+      seed: of the draws. Draws for a setting do not depend on which other settings are in the space: two rows, one of
+        which searches more settings, draw the same values of what they share in turn. The row with fewer leaves out
+        what it has tried already, and goes on to values that the other one comes to later.
     """
     streams = {name: np.random.default_rng([seed, *name.encode()]) for name in space}
     settings = [dict(default)]
@@ -41,6 +44,20 @@ def draw_settings(
         if candidate not in settings:
             settings.append(candidate)
     return settings
+
+
+def as_many_each(tries: Mapping[str, list[Tried]], *, drawn: bool) -> dict[str, list[Tried]]:
+    """The same number of settings for every row of a table.
+
+    Args:
+      tries: row → settings to try.
+      drawn: whether they are random draws, which are cut to as many as the row has that searches the smallest space;
+        rows of a grid that have fewer settings try them again, which changes nothing.
+    """
+    counts = [len(settings) for settings in tries.values()]
+    if drawn:
+        return {row: settings[: min(counts)] for row, settings in tries.items()}
+    return {row: list(itertools.islice(itertools.cycle(settings), max(counts))) for row, settings in tries.items()}
 
 
 def read_sweep(words: Sequence[str], known: Sequence[str]) -> dict[str, Choice]:

@@ -133,7 +133,7 @@ def keeping(folder: Path, every: float) -> Iterator[None]:
 
 
 def _remove_if_unused(folder: Path) -> None:
-    if not any(each.is_dir() for each in folder.iterdir()):
+    if folder.is_dir() and not any(each.is_dir() for each in folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -222,15 +222,19 @@ def test_an_index_that_does_not_fit_is_refused(folder, tensors, edit, message):
     refused(folder, message)
 
 
-def test_the_hash_is_of_the_weights(folder, tensors):
+def test_the_hash_is_of_the_weights_and_of_what_network_they_make(folder, tensors):
     golden = GOLDENS / "bert"
-    assert weights_hash(golden) == hashlib.sha256((golden / SINGLE_FILE).read_bytes()).hexdigest()
+    hashes = [hashlib.sha256((golden / name).read_bytes()).hexdigest() for name in (SINGLE_FILE, "config.json")]
+    assert weights_hash(golden) == hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     write_shards(folder, tensors)
     before = weights_hash(folder)
     assert before == weights_hash(str(folder)) != weights_hash(golden)
     tensors[LAYER_0_QUERY][0, 0] += 1
     write_shards(folder, tensors)
-    assert weights_hash(folder) != before
+    assert (other := weights_hash(folder)) != before
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+    assert weights_hash(folder) != other
 
 
 def test_a_shard_that_is_left_over_is_named(folder, tensors):

@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from jaxgkd.nn.molecule_bags import AtomMLP, bags_of
+from jaxgkd.nn.molecule_problem import task_loss as molecule_task_loss
 from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, label_loss, state_loss, task_loss, taught_problem
 
 RANDOM = np.random.default_rng(0)
@@ -114,3 +115,15 @@ def test_padding_does_not_validate(setting):
     one, other = (problem.evaluate(params, rest, {}, each) for each in (shared, cut))
     for name in one:
         np.testing.assert_allclose(one[name], other[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_a_teacher_that_says_nothing_sends_no_gradient(kind):
+    outputs, where = jnp.array([[1.0], [2.0], [jnp.inf]]), jnp.array([True, True, False])
+    teacher = jnp.array([[0.5], [1.0], [jnp.nan]])
+    gradient = jax.grad(label_loss)(outputs, teacher, where, kind, 1.0)
+    assert np.isfinite(gradient).all() and gradient[2, 0] == 0
+    labels = jnp.array([[1.0], [0.0], [jnp.nan]])
+    for missing in (task_loss, molecule_task_loss):
+        masked = {} if missing is task_loss else {"where": where[:, None]}
+        assert np.isfinite(jax.grad(missing)(outputs[:2].repeat(2, 0)[:3], labels, *masked.values(), kind)).all()

@@ -9,7 +9,7 @@ from jaxgkd.data.hetero_graphs import EdgeSet, make_hetero_graph
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.nn.hetero_tasks import EdgeTask, LinkTask, NodeTask
 from jaxgkd.recipes.lmgnn import _given_relation
-from jaxgkd.recipes.lmgnn_data import PARTS, task_data
+from jaxgkd.recipes.lmgnn_data import PARTS, _pairs, _parts, task_data
 from tests.recipes.hetero_folder import ACTS, DIRECTS, write_films
 
 TASKS = ("node_classification", "edge_classification", "link_prediction")
@@ -221,3 +221,17 @@ def test_an_empty_part_is_refused(graph):
     bare = rebuilt(graph, nodes={**graph.nodes, "movie": replace(graph.nodes["movie"], given_split=split)})
     with pytest.raises(DataError, match="the valid part of the split is empty"):
         data_of(bare, "node_classification")
+
+
+def test_both_directions_of_a_link_are_in_the_same_part():
+    random = np.random.default_rng(0)
+    one, other = random.integers(0, 60, 150), random.integers(0, 60, 150)
+    senders, receivers = np.concatenate([one, other]), np.concatenate([other, one])
+    pairs = np.unique(np.stack([senders, receivers]), axis=1)
+    edges = EdgeSet(*pairs.astype(np.int32))
+    number = _pairs(edges)
+    rows = _parts(None, np.ones(len(edges), bool), (0.8, 0.1, 0.1), [], number)
+    assert sorted(np.concatenate(list(rows.values()))) == list(range(len(edges)))
+    of_pair = {part: set(number[at]) for part, at in rows.items()}
+    assert not of_pair["train"] & (of_pair["valid"] | of_pair["test"]) and not of_pair["valid"] & of_pair["test"]
+    assert len(rows["train"]) == pytest.approx(0.8 * len(edges), abs=12)

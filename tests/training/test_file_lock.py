@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -43,3 +44,21 @@ def test_a_folder_is_shared_within_a_process_and_refused_to_others(tmp_path):
         # However it ends.
         process.kill()
     assert own_folder(tmp_path, StoreError) is not None
+
+
+def test_a_lock_that_its_owner_deletes_is_not_taken_for_the_next(tmp_path, monkeypatch):
+    path, flock = tmp_path / ".lock", fcntl.flock
+
+    def deleted_in_between(descriptor, how):
+        if path.exists() and not deleted:
+            deleted.append(path)
+            path.unlink()
+        flock(descriptor, how)
+
+    deleted = []
+    monkeypatch.setattr(fcntl, "flock", deleted_in_between)
+    descriptor = lock_file(path, tmp_path, StoreError)
+    assert deleted and os.path.samestat(os.fstat(descriptor), os.stat(path))
+    with pytest.raises(StoreError, match="is being written by process"):
+        lock_file(path, tmp_path, StoreError)
+    os.close(descriptor)

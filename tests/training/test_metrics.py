@@ -160,3 +160,23 @@ def test_macro_f1_is_the_mean_over_classes_that_occur(seed):
     other = np.where(where, labels, -1)
     assert float(jax.jit(macro_f1)(logits, other, where)) == pytest.approx(np.mean(wanted), rel=1e-5)
     assert np.isnan(macro_f1(jnp.asarray(logits), labels, np.zeros(30, bool)))
+
+
+def test_the_traced_area_of_many_items_and_of_scores_that_are_no_numbers():
+    random = np.random.default_rng(0)
+    labels = (random.random((200_000, 1)) < 0.5).astype(float)
+    scores = labels + random.normal(size=labels.shape)
+    there = np.ones(labels.shape, bool)
+    traced = float(mean_over_traced_columns("auroc", jnp.asarray(scores), jnp.asarray(labels), jnp.asarray(there)))
+    assert traced == pytest.approx(mean_over_columns("auroc", scores, labels, there), abs=1e-4)
+    scores[7] = np.nan
+    assert np.isnan(mean_over_traced_columns("auroc", scores[:50], labels[:50], there[:50]))
+    there[7] = False
+    assert 0 <= mean_over_traced_columns("auroc", scores[:50], labels[:50], there[:50]) <= 1
+
+
+def test_what_does_not_count_may_be_no_number():
+    logits, labels, where = jnp.array([[1.0, 2.0], [jnp.nan, -jnp.inf]]), jnp.array([0, 1]), jnp.array([True, False])
+    value, gradient = jax.value_and_grad(cross_entropy)(logits, labels, where)
+    assert value == pytest.approx(cross_entropy(logits[:1], labels[:1], where[:1]))
+    np.testing.assert_array_equal(gradient[1], 0.0)

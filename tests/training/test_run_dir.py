@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import pytest
 
 from jaxgkd.errors import CheckpointError, ConfigError, DataError
 from jaxgkd.training.file_lock import lock_file
-from jaxgkd.training.run_dir import RunDirectory, environment, read_json
+from jaxgkd.training.run_dir import RunDirectory, environment, read_json, with_files
+from jaxgkd.training.stage import once
 from jaxgkd.whole_file import write_whole
 
 CONFIG = {"data": "scipy-docs", "seeds": (0, 1), "width": 128}
@@ -158,3 +160,28 @@ def test_files_have_the_permissions_that_the_user_gives_new_files(tmp_path):
     (tmp_path / "usual").write_text("")
     write_whole(tmp_path / "ours", b"")
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+
+
+def test_files_that_settings_name_are_known_by_what_is_in_them(tmp_path):
+    path = tmp_path / "splits.json"
+    path.write_text("[]")
+    settings = {"splits_file": path, "descriptions": None, "unlabelled": "nci", "seeds": 5}
+    before = with_files(settings, "splits_file", "descriptions", "unlabelled")
+    assert json.loads(json.dumps(before)) == before
+    assert (before["splits_file"], before["unlabelled"], before["descriptions"]) == (str(path), "nci", None)
+    assert list(before["files_sha256"]) == ["splits_file"]
+    path.write_text("[1]")
+    assert with_files(settings, "splits_file") != before
+
+
+def test_of_two_runs_that_compute_the_same_both_go_on(tmp_path, monkeypatch):
+    rename, folder = os.rename, tmp_path / "kept"
+
+    def late(source, target):
+        if target == folder:
+            shutil.copytree(source, target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    np.testing.assert_array_equal(once(folder, lambda: {"a": np.arange(3)})["a"], np.arange(3))
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"]

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxgkd.errors import ConfigError
-from jaxgkd.training.search import Choice, draw_settings, grid_settings, ranked, read_sweep
+from jaxgkd.training.search import Choice, as_many_each, draw_settings, grid_settings, ranked, read_sweep
 
 DEFAULT = {"learning_rate": 0.01, "dropout": 0.5, "temperature": 1.0}
 SPACE = {"learning_rate": Choice((0.003, 0.01, 0.03)), "dropout": Choice((0.2, 0.5, 0.8))}
@@ -85,3 +85,12 @@ def test_a_sweep_is_read_and_becomes_a_grid():
 def test_a_sweep_that_cannot_be_read_is_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         read_sweep(words, list(DEFAULT))
+
+
+def test_every_row_tries_as_many_settings():
+    tries = {"alone": [{"a": 1.0}, {"a": 2.0}], "taught": [{"a": float(i)} for i in range(5)]}
+    drawn = as_many_each(tries, drawn=True)
+    assert drawn == {"alone": tries["alone"], "taught": tries["taught"][:2]}
+    grid = as_many_each(tries, drawn=False)
+    assert grid["taught"] == tries["taught"]
+    assert [each["a"] for each in grid["alone"]] == [1, 2, 1, 2, 1]
