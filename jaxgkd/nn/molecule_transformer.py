@@ -220,7 +220,8 @@ class MoleculeTransformer(nnx.Module):
             rows = tokens.reshape(g, n + 1, width)
             return rows[:, 0], rows[:, 1:]
 
-        whole, apart = (nnx.remat(run) if self.remat else run for run in (Block.__call__, Block.apart))
+        whole = nnx.remat(Block.__call__) if self.remat else Block.__call__
+        apart = nnx.remat(Block.apart) if self.remat else Block.apart
         states = [told_apart(tokens)]
         for i, block in enumerate(self.blocks):
             keys = None
