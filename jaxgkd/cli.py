@@ -4,6 +4,7 @@ Flags come from the dataclasses below and from those of the recipes and commands
 and exit code 2. What a command needs is imported when it is called, so that ``jaxgkd --help`` answers at once.
 """
 
+import io
 import os
 import shlex
 import sys
@@ -49,8 +50,8 @@ class Report:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs."""
-    out: Path = Path("comparison.html")
-    """Page of several runs, written over where it is there; the page of a single one lies in its folder."""
+    out: Path | None = None
+    """Page that compares several runs, by default comparison.html; the page of a single one lies in its folder."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A run does not end because a terminal cannot show ±.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     commands: dict[str, Callable[[list[str]], None]] = {
         "run": _run,
         "predict": _predict,
@@ -142,7 +147,7 @@ def _how_to_go_on(command: str) -> str:
 
     folder = RunDirectory.latest
     if folder is None:
-        return "nothing was trained yet, the same command starts again"
+        return "no run was begun, the same command starts again"
     return f"what is done is kept, and the same command with --out {folder} --resume goes on from there"
 
 
@@ -167,6 +172,8 @@ def _run(arguments: list[str]) -> None:
         description=recipe.__doc__,
         args=arguments[1:],
     )
+    if flags.settings.resume and flags.settings.out is None:
+        raise ConfigError("nothing says which run goes on", field="--resume", mend="give its folder with --out")
     processes.join(flags.processes)
     if processes.count() > 1 and flags.settings.out is None:
         raise ConfigError("several processes write one run", field="--out", mend="give all of them the same folder")
@@ -260,12 +267,18 @@ def _report(arguments: list[str]) -> None:
     config = tyro.cli(Report, prog="jaxgkd report", args=arguments)
     if not config.runs:
         raise ConfigError("no run is named", mend="give folders that `jaxgkd run` wrote")
-    pages = [write_report(run) for run in config.runs]
-    if len(config.runs) > 1:
-        print(compare_runs(config.runs))
-        pages.append(write_comparison(config.runs, config.out))
-    for page in pages:
-        print(f"report: {page}")
+    if len(config.runs) == 1:
+        if config.out is not None:
+            mend = "leave it out, or name several runs"
+            raise ConfigError("the report of a run lies in its folder", field="--out", mend=mend)
+        print(f"report: {write_report(config.runs[0])}")
+        return
+    if len({run.resolve() for run in config.runs}) < len(config.runs):
+        raise ConfigError("a run is named twice", mend="name each once")
+    # What is compared is only read: it may be in somebody else's folder.
+    page = write_comparison(config.runs, config.out or Path("comparison.html"))
+    print(compare_runs(config.runs))
+    print(f"report: {page}")
 
 
 def _data(arguments: list[str]) -> None:
@@ -284,8 +297,10 @@ def _word(program: str, names: Collection[str], arguments: list[str]) -> str:
     if arguments and not arguments[0].startswith("-"):
         print(f"{program}: there is no '{arguments[0]}'; choose from {listed}.", file=sys.stderr)
         raise SystemExit(2)
-    print(f"usage: {program} {{{listed}}} …\n\n{program} NAME --help explains the flags.")
-    raise SystemExit(0 if arguments else 2)
+    asked = arguments[:1] in (["-h"], ["--help"])
+    usage = f"usage: {program} {{{listed}}} …\n\n{program} NAME --help explains the flags."
+    print(usage, file=sys.stdout if asked else sys.stderr)
+    raise SystemExit(0 if asked else 2)
 
 
 if __name__ == "__main__":

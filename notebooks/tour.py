@@ -89,7 +89,7 @@ def at_noise(noise):
     return {
         "hidden_cosine": losses.hidden_cosine(states, teacher_states).mean(),
         "info_nce": losses.info_nce(states, teacher_states, labels=labels, block_size=128).mean(),
-        "1 − linear_cka": 1 - losses.linear_cka(states, teacher_states),
+        "linear_cka": losses.linear_cka(states, teacher_states),
     }
 
 

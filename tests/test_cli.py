@@ -2,8 +2,10 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -203,9 +205,59 @@ def test_several_runs_are_compared_in_tables_and_on_a_page(run_directory, tmp_pa
     assert exit_code("report", str(one), str(two), "--out", str(page)) == 0
     shown = capsys.readouterr().out
     assert "| " in shown
-    assert shown.count("report: ") == 3
+    assert shown.count("report: ") == 1
     assert shown.endswith(f"report: {page}\n")
-    assert page.is_file()
+    before = page.read_bytes()
+    assert exit_code("report", str(one), str(two), "--out", str(page)) == 0
+    assert page.read_bytes() == before
+    # Runs may be somebody else's: they are only read.
+    assert not (one / "report.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["one", "two", "--out", "one/summary.json"], "is not called .html"),
+        (["one", "two", "--out", "mine.html"], "is no earlier comparison"),
+        (["one", "one"], "a run is named twice"),
+        (["one", "--out", "page.html"], "the report of a run lies in its folder"),
+    ],
+)
+def test_a_report_writes_over_no_other_file(flags, said, run_directory, tmp_path, monkeypatch, capsys):
+    folder = run_directory("one").parent
+    run_directory("two", metrics={}, predictions={})
+    monkeypatch.chdir(folder)
+    Path("mine.html").write_text("<title>mine</title>")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert exit_code("report", *flags) == 2
+    assert said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_figures_are_written_whole_or_not_at_all(run_directory, capsys):
+    folder = run_directory("one")
+    (folder / "figures").write_text("a file")
+    assert exit_code("report", str(folder)) == 2
+    assert "figures: the folder cannot be made" in capsys.readouterr().err
+
+
+def test_a_terminal_of_another_encoding_ends_nothing(run_directory):
+    one, two = run_directory("one"), run_directory("two", metrics={}, predictions={})
+    for arguments in (["--help"], ["report", str(one), str(two), "--out", str(one.parent / "both.html")]):
+        found = subprocess.run(
+            [sys.executable, "-m", "jaxgkd.cli", *arguments],
+            capture_output=True,
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        )
+        assert found.returncode == 0, found.stderr.decode()
+
+
+def test_only_a_question_for_help_is_answered_with_success(capsys):
+    assert exit_code("run", "--help") == 0
+    assert exit_code("run", "--smoke", "lingugkd") == 2
+    assert "usage: jaxgkd run" in capsys.readouterr().err
+    assert exit_code("run", "lingugkd", "--smoke", "--resume") == 2
+    assert "'--resume': nothing says which run goes on; give its folder with --out" in capsys.readouterr().err
 
 
 def test_a_run_is_watched_by_what_is_asked_for(run_directory, tmp_path, monkeypatch, capsys):

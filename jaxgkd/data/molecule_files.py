@@ -176,10 +176,10 @@ def choose_columns(
     else:
         called_so = [i for i, name in enumerate(header) if name.lower() == "smiles"]
         if len(called_so) > 1:
-            mend = "name the one to read with --smiles-column"
+            mend = "rename all but the one to read"
             raise DataError("there are several columns of SMILES", file=path, row=1, mend=mend)
         if not called_so and smiles_needed:
-            position("smiles", "call the column of SMILES so, or name it with --smiles-column")
+            position("smiles", "call the column of SMILES so")
         smiles = called_so[0] if called_so else None
     if id_column is not None:
         identity = position(id_column, "choose another id column")

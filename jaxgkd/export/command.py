@@ -6,7 +6,6 @@ jaxgkd export runs/lingugkd-my-graph --out student
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from importlib import metadata
@@ -112,13 +111,23 @@ def _serialized(lowered):
 
 def _check_out(config: Export) -> None:
     out = config.out
-    if out.exists() and not out.is_dir():
-        raise ConfigError("is a file", file=out, field="--out", mend="give the name of a folder")
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ConfigError("is a file or a link", file=out, field="--out", mend="give the name of a folder")
     if out.is_dir() and any(out.iterdir()):
         if not config.overwrite:
             raise ConfigError("the folder is not empty", file=out, mend="choose another --out, or add --overwrite")
-        if not (out / "manifest.json").exists():
+        if not _is_export(out):
             raise ConfigError("the folder is no earlier export", file=out, mend="choose another --out")
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether a folder holds what an export wrote, and nothing else."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        listed = {"manifest.json", *manifest["sha256"]}
+        return "recipe" in manifest and {each.name for each in folder.iterdir()} <= listed
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _write(out: Path, files: dict[str, bytes]) -> None:
@@ -130,7 +139,7 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
             for name, content in files.items():
                 (whole / name).write_bytes(content)
             if out.exists():
-                shutil.rmtree(out)
+                os.rename(out, Path(scratch) / "before")
             os.rename(whole, out)
     except OSError as error:
         what = f"the folder cannot be written ({error.strerror})"

@@ -90,7 +90,7 @@ def predict_hetero(
         asked = Pairs(jnp.asarray(listed.senders), jnp.asarray(listed.receivers), jnp.zeros((n, 0)), jnp.ones(n))
     encoder = TextEncoder.load(reads["teacher"])
     if encoder.weights_hash != reads["teacher_sha256"]:
-        what = f"{encoder.name} is not the language model that the run had (its weights differ)"
+        what = f"{encoder.name} is not the language model that the run had (its weights or its config.json differ)"
         raise CheckpointError(what, file=reads["teacher"], mend="put the one of the run there")
     known = replace(graph, nodes=nodes)
     texts = graph_texts(

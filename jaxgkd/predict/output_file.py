@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -83,7 +84,9 @@ class OutputFile:
             if kind is None:
                 raise self._unwritten(failure) from failure
         finally:
-            self._file.close()
+            # What a full disk does not take is still in the file's buffer.
+            with suppress(OSError):
+                self._file.close()
             Path(self._name).unlink(missing_ok=True)
 
     def _open(self) -> Any:

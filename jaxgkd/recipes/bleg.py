@@ -224,7 +224,7 @@ def run(config: BLEG, console: Console) -> Path:
             *_about_texts(config, reads),
             *_about_shrinkage(shrinkages),
             *([_ABOUT_VECTORS] if vectors else []),
-            f"The run took {time.perf_counter() - started:.0f} s in all",
+            f"The run took {time.perf_counter() - started:.0f} s since it was last started",
         ],
     )
     return out

@@ -258,7 +258,11 @@ def run(config: CCMD, console: Console) -> Path:
             "split": _split_name(config),
         },
         cost=cost,
-        notes=[*molecules.notes, *data.geometry.notes, f"The run took {time.perf_counter() - started:.0f} s in all"],
+        notes=[
+            *molecules.notes,
+            *data.geometry.notes,
+            f"The run took {time.perf_counter() - started:.0f} s since it was last started",
+        ],
     )
     return out
 

@@ -271,7 +271,7 @@ def _notes(config: LinguGKD, graph: TextGraph, features: HopFeatures, seconds: f
             f"Students were trained on batches of {config.batch_nodes:,} nodes; the alignment of parts of the graph, "
             "which needs all nodes at once, was left out"
         )
-    notes.append(f"The run took {seconds:.0f} s in all")
+    notes.append(f"The run took {seconds:.0f} s since it was last started")
     return notes
 
 

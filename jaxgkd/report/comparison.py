@@ -1,6 +1,5 @@
 """Several runs on one page: students beside each other, run against run, what they cost, and how they were made."""
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -14,10 +13,14 @@ from jaxgkd.report.html import html_page
 from jaxgkd.report.markdown import code_block, literal, table_head, table_row
 from jaxgkd.report.pairing import Pair, gains_corrected, pairs_of
 from jaxgkd.report.run_directory import Run, read_run
-from jaxgkd.report.style import DPI, Drawing, house_style
+from jaxgkd.report.style import house_style, png_of
 from jaxgkd.report.wording import SIGNIFICANT, count, described, duration, measured, p_cell, scale_of
 from jaxgkd.whole_file import write_whole
 
+_COMPARED = "runs compared"
+_TITLE = f" {_COMPARED}</title>".encode()
+# Bytes of a page in which its title stands.
+_HEAD = 2000
 _CAPTIONS = {
     "students": "From top to bottom: teacher, student alone, student distilled. Their means are on the right.",
     "gains": "An interval that holds 0 does not tell the two students apart.",
@@ -39,25 +42,26 @@ def compare_runs(run_dirs: Sequence[str | PathLike[str]]) -> str:
 
 
 def write_comparison(run_dirs: Sequence[str | PathLike[str]], path: str | PathLike[str]) -> Path:
-    """Write an HTML page that compares runs and needs no other file; a page that is there is written over.
+    """Write an HTML page that compares runs and needs no other file; an earlier such page is written over.
 
     Args:
       run_dirs: the run directories, in the order of the tables.
-      path: of the page.
+      path: of the page, with the ending .html.
 
     Returns:
       The path.
 
     Raises:
-      ConfigError: a path is no run directory, or the page cannot be written.
+      ConfigError: a path is no run directory, something else than such a page is there, or it cannot be written.
       DataError: a file in one of them is damaged or breaks the contract.
     """
     path = Path(path)
+    _check_out(path)
     runs, names = _read(run_dirs)
     corrected = gains_corrected(runs)
     figures: dict[str, bytes] = {}
     sections = [
-        f"# {len(runs)} runs compared",
+        f"# {len(runs)} {_COMPARED}",
         _verdict(runs, corrected),
         "## Distilled against alone",
         runs_table(runs, names),
@@ -70,13 +74,13 @@ def write_comparison(run_dirs: Sequence[str | PathLike[str]], path: str | PathLi
             where = f"{summary['data']['name']}, {described(summary['data']['split'])}"
             sections.append(f"### {literal(where)}: {scale_of(summary).name}")
             for (kind, caption), drawing in zip(_CAPTIONS.items(), drawings, strict=True):
-                figures[f"{kind}-{number}"] = _png(drawing)
+                figures[f"{kind}-{number}"] = png_of(drawing)
                 sections += [f"![{literal(drawing.title)}]({kind}-{number})", caption]
     sections += ["## Run against run", pairs_table(runs, names), "## Cost", _cost_table(runs, names), "## Commands"]
     sections += [
         f"{literal(name)}:\n\n{code_block(_command(run), 'sh')}" for run, name in zip(runs, names, strict=True)
     ]
-    page = html_page("\n\n".join(sections) + "\n", title=f"{len(runs)} runs compared", figures=figures)
+    page = html_page("\n\n".join(sections) + "\n", title=f"{len(runs)} {_COMPARED}", figures=figures)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, page.encode())
@@ -139,6 +143,14 @@ def _verdict(runs: Sequence[Run], corrected: Sequence[float | None]) -> str:
     return f"**{text}**" + (f" {smoke} of them are smoke runs, whose numbers mean nothing." if smoke else "")
 
 
+def _check_out(path: Path) -> None:
+    """Raises ConfigError where a page may not be written."""
+    if path.suffix.lower() != ".html":
+        raise ConfigError("is not called .html", file=path, field="--out", mend="give the page that ending")
+    if path.exists() and (not path.is_file() or _TITLE not in path.read_bytes()[:_HEAD]):
+        raise ConfigError("is no earlier comparison", file=path, field="--out", mend="choose another --out")
+
+
 def _same_scale(runs: Sequence[Run]) -> list[list[int]]:
     """Positions of the runs that can share an axis: same data, kind of split, labels and metric."""
     groups: dict[tuple[str, ...], list[int]] = {}
@@ -161,9 +173,3 @@ def _read(run_dirs: Sequence[str | PathLike[str]]) -> tuple[list[Run], list[str]
 
 def _command(run: Run) -> str:
     return str(run.summary["command"]).strip()
-
-
-def _png(drawing: Drawing) -> bytes:
-    content = io.BytesIO()
-    drawing.figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
-    return content.getvalue()

@@ -3,6 +3,7 @@
 Figures are matplotlib objects without pyplot, so that nothing global is left behind and no display is needed.
 """
 
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from jaxgkd.errors import ConfigError
+from jaxgkd.whole_file import write_whole
 
 WIDTH = 6.0  # inches; at 150 dots an inch this is the width of a README column
 HEIGHT = 3.8
@@ -227,6 +231,17 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], *, height: fl
 
 
 def save(drawing: Drawing, path: Path) -> None:
-    """Write a figure as PNG; the same figure gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    """Write a figure as PNG, whole or not at all. Raises ConfigError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"the folder cannot be made ({error.strerror})"
+        raise ConfigError(what, file=path.parent, mend="choose a folder you may write to") from error
+    write_whole(path, png_of(drawing))
+
+
+def png_of(drawing: Drawing) -> bytes:
+    """A figure as PNG; the same figure gives the same bytes."""
+    content = io.BytesIO()
+    drawing.figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
+    return content.getvalue()

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import sys
@@ -23,6 +24,8 @@ from jaxgkd.training.file_lock import Owned, own_folder
 from jaxgkd.training.stage import once
 from jaxgkd.whole_file import write_whole
 
+# How checkpoints are called until they are whole.
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 PACKAGES = ("jaxgkd", "jax", "jaxlib", "flax", "optax", "jraph", "orbax-checkpoint", "transformers", "numpy", "scipy")
 
 
@@ -54,7 +57,8 @@ class RunDirectory:
             self._owned = _own(path)
             # What a killed process was writing and never finished.
             for left in (path / "checkpoints").glob(".*") if processes.leading() else ():
-                shutil.rmtree(left, ignore_errors=True)
+                if _UNFINISHED.fullmatch(left.name):
+                    shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
             raise ConfigError(
                 f"the folder cannot be made ({error.strerror})", file=path, mend="choose another --out"
@@ -114,8 +118,12 @@ def check_same(path: Path, wanted: Mapping[str, Any]) -> None:
         raise DataError("holds no settings", file=path / "config.json", mend="choose another --out")
     for field, value in json.loads(json.dumps(wanted)).items():
         if field in found and found[field] != value:
+            before = found[field]
+            if isinstance(before, Mapping) and isinstance(value, Mapping):
+                field = next(f"{field}.{each}" for each in (*before, *value) if before.get(each) != value.get(each))
+                before, value = (each.get(field.partition(".")[2]) for each in (before, value))
             raise ConfigError(
-                f"the run there was started with {found[field]!r}, not {value!r}",
+                f"the run there was started with {before!r}, not {value!r}",
                 file=path / "config.json",
                 field=field,
                 mend="resume it with the settings it was started with, or choose another --out",
@@ -177,12 +185,27 @@ def check_folder(path: Path, *, resume: bool) -> bool:
     except OSError as error:
         what = f"the folder cannot be read ({error.strerror})"
         raise ConfigError(what, file=path, mend="choose another --out") from error
+    if used and not processes.decided(_is_run(path), "is-run"):
+        raise ConfigError("the folder is not empty, and no run's", file=path, mend="choose another --out")
     if used and not resume:
         raise ConfigError(
             "the folder is not empty", file=path, mend="choose another --out, or add --resume to continue it"
         )
     check_writable(path)
     return used
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is that of a run, which may have been killed before it had written anything."""
+    if (path / "environment.json").is_file():
+        try:
+            return "versions" in read_json(path / "environment.json")
+        except (DataError, TypeError):
+            return False
+    checkpoints = path / "checkpoints"
+    begun = {each.name for each in path.iterdir()} <= {"checkpoints", ".lock", "config.json"}
+    left = checkpoints.iterdir() if checkpoints.is_dir() else ()
+    return begun and all(_UNFINISHED.fullmatch(each.name) for each in left)
 
 
 def with_files(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:

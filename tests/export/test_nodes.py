@@ -95,7 +95,14 @@ def test_what_cannot_be_exported_or_loaded_is_said(node_run, tmp_path, capsys):
     assert "the folder is not empty" in capsys.readouterr().err
     assert cli.main(["export", str(run), "--out", str(run), "--overwrite"]) == 2
     assert "the folder is no earlier export" in capsys.readouterr().err
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "manifest.json").write_text('{"name": "an extension", "sha256": {}}')
+    assert cli.main(["export", str(run), "--out", str(other), "--overwrite"]) == 2
     assert cli.main(["export", str(run), "--out", str(folder)]) == 0
+    (folder / "mine.txt").write_text("mine")
+    assert cli.main(["export", str(run), "--out", str(folder), "--overwrite"]) == 2
+    (folder / "mine.txt").unlink()
     assert cli.main(["export", str(run), "--out", str(folder), "--overwrite"]) == 0
     student = load(folder)
     with pytest.raises(ValueError, match="the inputs are indptr, indices, data; 'data' is missing"):

@@ -59,9 +59,17 @@ def test_the_page_holds_everything(runs, tmp_path):
 
 def test_a_page_that_cannot_be_written_says_so(runs, tmp_path):
     (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file" / "page.html", runs[0]):
-        with pytest.raises(ConfigError, match=f"{out.name}: the"):
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "mine.html").write_text("<title>mine</title>")
+    for out, said in (
+        (tmp_path / "file" / "page.html", "the page cannot be written"),
+        (tmp_path / "folder.html", "is no earlier comparison"),
+        (tmp_path / "mine.html", "is no earlier comparison"),
+        (runs[0] / "summary.json", "is not called .html"),
+    ):
+        with pytest.raises(ConfigError, match=f"{out.name}.*{said}"):
             write_comparison(runs, out)
+    assert (tmp_path / "mine.html").read_text() == "<title>mine</title>"
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(run_directory, summary):
@@ -72,11 +80,10 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(run_directory, summary
     assert "| first/run |" in table and "| second/run |" in table
 
 
-def test_command_line_writes_both(runs, tmp_path, capsys, monkeypatch):
+def test_command_line_writes_a_page(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["report", str(runs[0]), str(runs[1]), "--out", "both.html"]) == 0
     printed = capsys.readouterr().out
     assert "| mlp | gcn | 5 |" in printed
-    for path in (runs[0] / "report.html", runs[1] / "report.html", tmp_path / "both.html"):
-        test_html.check_page(path.read_text(encoding="utf-8"))
+    test_html.check_page((tmp_path / "both.html").read_text(encoding="utf-8"))
     assert printed.rstrip().endswith("report: both.html")

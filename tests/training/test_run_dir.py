@@ -44,13 +44,27 @@ def test_resume_starts_where_nothing_is_and_continues_what_is_there(tmp_path):
 
 def test_a_run_that_another_process_works_on_is_left_alone(tmp_path):
     held = lock_file(tmp_path / ".lock", tmp_path, ConfigError)
-    (tmp_path / "checkpoints" / ".half-written").mkdir(parents=True)
+    half_written = tmp_path / "checkpoints" / ".teacher.0123abcd"
+    half_written.mkdir(parents=True)
     with pytest.raises(ConfigError, match=f"is being written by process {os.getpid()}; wait until it has finished"):
         RunDirectory(tmp_path, {"a": 1}, resume=True)
-    assert (tmp_path / "checkpoints" / ".half-written").exists() and not (tmp_path / "config.json").exists()
+    assert half_written.exists() and not (tmp_path / "config.json").exists()
     os.close(held)
     RunDirectory(tmp_path, {"a": 1}, resume=True)
-    assert not (tmp_path / "checkpoints" / ".half-written").exists()
+    assert not half_written.exists()
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "config.json", "environment.json", "checkpoints/.git/HEAD"])
+def test_a_folder_that_is_no_runs_is_neither_taken_nor_touched(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("[1]")
+    (tmp_path / "data.csv").write_text("a")
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="the folder is not empty, and no run's; choose another --out"):
+            RunDirectory(tmp_path, CONFIG, resume=resume)
+    assert file.read_text() == "[1]"
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_resume_with_other_settings_names_the_setting(tmp_path):
