@@ -102,10 +102,11 @@ def row_name(summary: Mapping[str, Any], row: str) -> str:
 
 
 def row_cost(summary: Mapping[str, Any], row: str, name: str) -> float | None:
-    """The field "parameters" or "ms_per_item" of a row; teacher and students fall back on the cost of the run."""
-    value = summary["results"].get(row, {}).get(name)
-    if value is not None:
-        return float(np.mean(value))
+    """The field "parameters" or "ms_per_item" of a row; teacher and students fall back on the cost of the run, unless
+    the row itself says that it has none."""
+    fields = summary["results"].get(row, {})
+    if name in fields:
+        return None if fields[name] is None else float(np.mean(fields[name]))
     who = "teacher" if row == "teacher" else "student" if row in STUDENTS else None
     return None if who is None else summary["cost"].get(f"{who}_{name}")
 
