@@ -146,6 +146,11 @@ class LayerwiseStudent:
             for number in student.read_layers
         }
 
+    @property
+    def n_layers(self) -> int:
+        """Layers of messages."""
+        return self._n_layers
+
     def together(self, runs: int) -> int:
         """How many of so many runs are computed at once: a divisor of their number, whatever memory allows."""
         most = max(1, _STATES // (self._inputs.shape[0] * self._width))

@@ -1,6 +1,6 @@
 """Subjects through the students of ``jaxgkd run bleg``, each fold's with its own view of their connectivity."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -25,7 +25,14 @@ from jaxgkd.training.student_folder import KeptStudent
 _BLOCK = 64
 
 
-def predict_brains(kept: KeptStudent, members: Sequence[int], source: Path | Brains, out: OutputFile) -> Outcome:
+def predict_brains(
+    kept: KeptStudent,
+    members: Sequence[int],
+    source: Path | Brains,
+    out: OutputFile,
+    *,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> Outcome:
     """Write ``subject``, ``class``, ``p_<class>`` of every class and ``problem``.
 
     Subjects come in the order of their scans; behind them those of the table of which there is no scan.
@@ -35,11 +42,14 @@ def predict_brains(kept: KeptStudent, members: Sequence[int], source: Path | Bra
       members: whose probabilities are averaged.
       source: a folder or a file of scans; or a cohort in memory.
       out: where rows are written.
+      on_line: told what was found out about the scans, such as those that are left out.
 
     Raises:
       DataError: the scans cannot be read, or are not of the kind that the student reads.
     """
     brains = source if isinstance(source, Brains) else load_brain_set(source, label=None, atlas=kept.reads["atlas"])
+    for note in brains.notes:
+        on_line(note)
     if brains.n_regions != kept.reads["regions"]:
         what = f"{brains.name} has {brains.n_regions} regions, the student reads {kept.reads['regions']}"
         raise DataError(what, field="--data", mend="give scans of the atlas that the run had")

@@ -73,7 +73,7 @@ def _predict(config: Predict, kept: KeptStudent, members: list[int], console: Co
         from jaxgkd.predict.brains import predict_brains
 
         with OutputFile(config.out) as out:
-            return predict_brains(kept, members, source, out)
+            return predict_brains(kept, members, source, out, on_line=console.print)
     if kept.reads["data"] == "typed graph":
         from jaxgkd.data.hetero_files import load_hetero_graph
         from jaxgkd.predict.hetero import predict_hetero

@@ -21,7 +21,7 @@ from jaxgkd.data.node_features import read_features
 from jaxgkd.data.text_graphs import TextGraph
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.graphs import undirected
-from jaxgkd.graphs.compressed import EDGE, compress_homogeneous
+from jaxgkd.graphs.compressed import EDGE, Neighbours, compress_homogeneous
 from jaxgkd.graphs.input_rows import SparseInputs
 from jaxgkd.graphs.layout import host_layout
 from jaxgkd.nn.layerwise import LayerwiseStudent
@@ -114,13 +114,26 @@ def _with_edges(
     for member in range(len(members)):
         logits, _ = student(*one_member(states, member))
         total += scipy.special.softmax(logits[0], axis=-1) / len(members)
-    linked = np.diff(neighbours.indptr) > 0
+    known = np.concatenate([[i not in problems for i in range(len(chunk.ids))] for chunk, problems in chunks])
+    reached = _reached(known, neighbours, student.n_layers)
     start = 0
     for chunk, problems in chunks:
         # What is said of a node without known words is said by its neighbours, as in training.
-        missing = {i: why for i, why in problems.items() if i in chunk.problems or not linked[start + i]}
+        missing = {i: why for i, why in problems.items() if i in chunk.problems or not reached[start + i]}
         yield chunk, missing, total[start : start + len(chunk.ids)]
         start += len(chunk.ids)
+
+
+def _reached(known: np.ndarray, neighbours: Neighbours, steps: int) -> np.ndarray:
+    """Nodes [n] at most so many steps along edges from one that is ``known`` [n]."""
+    if known.all():
+        return known
+    receivers = np.repeat(np.arange(len(known)), np.diff(neighbours.indptr))
+    for _ in range(steps):
+        found = known.copy()
+        found[receivers[known[neighbours.indices]]] = True
+        known = found
+    return known
 
 
 def _wordless(chunk: NodeChunk, inputs: SparseInputs) -> dict[int, str]:

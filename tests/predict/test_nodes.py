@@ -76,15 +76,15 @@ def test_labels_are_not_read(node_run, tmp_path):
 
 
 def unusable(nodes, edges):
-    """Two nodes of strange words, of which one has no links, one without an id, and one that comes twice."""
-    for i in (3, 5):
+    """Four nodes of strange words, of which one has no links and two each other, one without an id, one that comes twice."""
+    for i in (3, 5, 8, 9):
         nodes[i]["title"] = nodes[i]["abstract"] = "zebra"
-    edges[:] = [(src, dst) for src, dst in edges if "n3" not in (src, dst) and "n7" not in (src, dst)]
+    edges[:] = [ends for ends in edges if not {"n3", "n7", "n8", "n9"} & set(ends)] + [("n8", "n9")]
     nodes[7]["node"] = ""
     nodes.append(dict(nodes[0]))
 
 
-@pytest.mark.parametrize(("kind", "missing"), [("gcn", {3, 7, 60}), ("mlp", {3, 5, 7, 60})])
+@pytest.mark.parametrize(("kind", "missing"), [("gcn", {3, 7, 8, 9, 60}), ("mlp", {3, 5, 7, 8, 9, 60})])
 def test_nodes_that_cannot_be_predicted_are_listed_and_kept(node_run, tmp_path, capsys, kind, missing):
     run, data = node_run(kind)
     rows = list(csv.DictReader((data / "nodes.csv").read_text().splitlines()))
