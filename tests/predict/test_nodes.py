@@ -76,7 +76,7 @@ def test_labels_are_not_read(node_run, tmp_path):
 
 
 def unusable(nodes, edges):
-    """Four nodes of strange words, of which one has no links and two each other, one without an id, one that comes twice."""
+    """Four nodes of strange words, one of them without links and two with each other; one without an id, one twice."""
     for i in (3, 5, 8, 9):
         nodes[i]["title"] = nodes[i]["abstract"] = "zebra"
     edges[:] = [ends for ends in edges if not {"n3", "n7", "n8", "n9"} & set(ends)] + [("n8", "n9")]
