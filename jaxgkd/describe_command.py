@@ -117,6 +117,10 @@ def _describer(config: Describe) -> "Describer":
     if config.backend == "template":
         from jaxgkd.teachers.describe import Template
 
+        for flag, given in (("--model", config.model), ("--about", config.about), ("--base-url", config.base_url)):
+            if given:
+                what = "the template asks no model"
+                raise ConfigError(what, field=flag, mend="add --backend server or local, or leave it out")
         return Template()
     if not config.model:
         raise ConfigError("no model is named", field="--model", mend="name the one to ask")

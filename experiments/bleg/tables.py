@@ -63,6 +63,15 @@ def rows_of(name: str, summary: Summary) -> list[str]:
     return [*table, ""]
 
 
+# How runs are called that differ in the teacher alone.
+WHAT = {
+    "-2+3": "contrastive tuning first",
+    "-answers": "answers alone",
+    "-states": "states alone",
+    "-details": "texts with details",
+}
+
+
 def short_lines(found: list[tuple[str, Summary]]) -> list[str]:
     """The table of the project's README: the runs on real brains that are no controls."""
     table = [
@@ -76,7 +85,8 @@ def short_lines(found: list[tuple[str, Summary]]) -> list[str]:
         cells = [mean(results, row) for row in ("ridge", "teacher", "student_alone", "student_distilled")]
         read = "tangent" if "tangent" in name else "correlation"
         split = summary["data"]["split"].replace(" by site and label", "").split(", of those")[0]
-        student = f"{read}, {summary['student']['name']}; {split}"
+        what = next((f", {words}" for ending, words in WHAT.items() if name.endswith(ending)), "")
+        student = f"{read}, {summary['student']['name']}{what}; {split}"
         gain = interval(summary["corrected_differences_to"]["student_alone"])
         table.append(f"| {student} | {' | '.join(cells)} | {gain} |")
     return ["", *table, ""]

@@ -166,10 +166,8 @@ def _bins_title(scale: Scale, values: Mapping[str, np.ndarray], bins: Sequence[t
     gain = change if scale.higher_is_better else -change
     best, worst = int(np.nanargmax(gain)), int(np.nanargmin(gain))
     if gain[best] <= 0 or not float(scale.number(gain[best])):
-        return f"At no {thing} is the distilled student better than alone"
+        return f"Nowhere, by {thing}, is the distilled student better than alone"
     where = place.format(_bin_name(*bins[best]))
     amount = f"{scale.change(change[best])} {scale.change_unit}".strip()
-    return (
-        f"Distillation helps most at {where} ({amount}), "
-        f"least at {_bin_name(*bins[worst])} ({scale.change(change[worst])})"
-    )
+    other = f"{'least' if gain[worst] >= 0 else 'harms'} at {_bin_name(*bins[worst])} ({scale.change(change[worst])})"
+    return f"Distillation helps most at {where} ({amount}), {other}"

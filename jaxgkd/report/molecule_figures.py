@@ -7,7 +7,7 @@ from jaxgkd.report.bin_figures import FEWEST_IN_BIN, compared_rows, draw_bins, m
 from jaxgkd.report.prediction_figures import MOST_POINTS
 from jaxgkd.report.run_directory import Predictions, Run
 from jaxgkd.report.style import FAINT, MUTED, Drawing, label_ends, new_axes, new_panels, row_colour
-from jaxgkd.report.wording import scale_of
+from jaxgkd.report.wording import runs_phrase, scale_of
 from jaxgkd.training.metrics import COLUMN_METRICS, mean_over_columns
 from jaxgkd.training.summary import STUDENTS
 
@@ -148,8 +148,9 @@ def draw_roc(run: Run) -> Drawing | None:
     title = f"With {_percent(_SMALL_SHARE)} false positives the distilled student finds {shares['student_distilled']}"
     title += f" of the positives, alone {shares['student_alone']}" if "student_alone" in shares else " of the positives"
     seeds, n = len(predictions.split), predictions.labels.shape[1]
+    runs = runs_phrase(run.summary)
     subtitle = f"true against false positives among test {run.items}"
-    averaged = [f"{n} labels"] * (n > 1) + [f"{seeds} seeds"] * (seeds > 1)
+    averaged = [f"{n} labels"] * (n > 1) + [runs] * (seeds > 1)
     subtitle += f": mean over {' and '.join(averaged)}" if averaged else ""
     subtitle += ", band: ± one standard deviation" if seeds > 1 else ""
     figure, axes = new_axes(title, subtitle, height=4.0)

@@ -29,13 +29,13 @@ def test_degree_accuracy_by_hand(run_directory):
     }
     drawing = draw_degree(read_run(run_directory(predictions=arrays, class_names=["a", "b"])))
     assert drawing is not None
-    assert drawing.title == "Distillation helps most at degree 1 (+50.0 points), least at 2 (−10.0)"
+    assert drawing.title == "Distillation helps most at degree 1 (+50.0 points), harms at 2 (−10.0)"
     lines = [np.asarray(line.get_ydata()) for line in drawing.figure.axes[0].lines]
     np.testing.assert_allclose(lines, [[50, 100], [100, 90]])
     arrays["pred/student_distilled"], arrays["pred/student_alone"] = alone[None], labels[None]
     drawing = draw_degree(read_run(run_directory("worse", predictions=arrays, class_names=["a", "b"])))
     assert drawing is not None
-    assert drawing.title == "At no degree is the distilled student better than alone"
+    assert drawing.title == "Nowhere, by degree, is the distilled student better than alone"
 
 
 def test_figures_without_data_are_left_out(run_directory, predictions):

@@ -75,7 +75,7 @@ def test_the_metric_by_size_by_hand(molecule_run):
     assert drawing is not None
     lines = [np.asarray(line.get_ydata()) for line in drawing.figure.axes[0].lines]
     np.testing.assert_allclose(lines, [[4, 1], [2, 2]], rtol=1e-6)
-    assert drawing.title == "Distillation helps most at 5 atoms (−2.00 kcal/mol), least at 9 (+1.00)"
+    assert drawing.title == "Distillation helps most at 5 atoms (−2.00 kcal/mol), harms at 9 (+1.00)"
 
 
 def test_groups_of_one_class_have_no_area_under_the_curve(molecule_run):
