@@ -24,9 +24,9 @@ from jaxgkd.report.style import (
     house_style,
     label_ends,
     new_axes,
+    on_two_lines,
     row_colour,
     save,
-    shortened,
 )
 from jaxgkd.report.wording import (
     SIGNIFICANT,
@@ -82,7 +82,7 @@ def draw_results(run: Run) -> Drawing | None:
             heights = position + 0.2 * np.linspace(-1, 1, len(values))
             axes.scatter(values, heights, s=13, color=colour, edgecolor="white", linewidth=0.6, zorder=3)
         _write_value(axes, position, scale.mean_and_std(values / scale.factor), row)
-    names = [shortened(row_name(summary, row), 1.7, 8.5) for row in rows]
+    names = [on_two_lines(row_name(summary, row), 1.7, 8.5) for row in rows]
     axes.set_yticks(range(len(rows)), names, color=TEXT, size=8.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.use_sticky_edges = False

@@ -138,6 +138,12 @@ def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> li
     return lines
 
 
+def on_two_lines(text: str, inches: float, size: float) -> str:
+    """The text on one line or two, the second with all that is left, see `shortened`."""
+    first, *rest = wrapped(text, inches, size) or [""]
+    return "\n".join(shortened(part, inches, size) for part in (first, " ".join(rest)) if part)
+
+
 def balanced(text: str, inches: float, size: float, weight: str = "normal") -> list[str]:
     """The text in as few lines as fit, all of about the same width."""
     lines = wrapped(text, inches, size, weight)

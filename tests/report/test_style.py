@@ -3,7 +3,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgkd.report.style import balanced, house_style, row_colour, shortened, spread, text_width, wrapped
+from jaxgkd.report.style import balanced, house_style, on_two_lines, row_colour, shortened, spread, text_width, wrapped
 
 
 @settings(deadline=None, max_examples=60)
@@ -54,3 +54,14 @@ def test_settings_return_to_what_they_were():
 def test_rows_have_fixed_colours():
     assert len({row_colour(row) for row in ("teacher", "student_alone", "student_distilled", "forest")}) == 4
     assert row_colour("forest") == row_colour("mlp")
+
+
+def test_names_of_rows_are_told_apart_on_two_lines():
+    with house_style():
+        assert on_two_lines("short", 1.7, 8.5) == "short"
+        names = ["Transformer 2D + global, last layer", "Transformer 2D + global, all layers"]
+        one, other = (on_two_lines(name, 1.7, 8.5) for name in names)
+        assert one.replace("\n", " ") == names[0] and other.replace("\n", " ") == names[1]
+        long = on_two_lines("Transformer " * 9, 1.7, 8.5).split("\n")
+        assert len(long) == 2 and all(text_width(line, 8.5) <= 1.7 for line in long)
+        assert on_two_lines("", 1.7, 8.5) == ""
