@@ -137,8 +137,6 @@ def _read_csv(path: Path) -> Table:
     header, records, rows = _parse(text, path)
     names = [name.strip() for name in header]
     check_header(names, path)
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
-        raise DataError("is not separated by commas", file=path, row=1, mend="save it as comma-separated CSV")
     cells = zip(*records, strict=True) if records else ((),) * len(names)
     return Table(path, {name: list(column) for name, column in zip(names, cells, strict=True)}, rows)
 
@@ -158,6 +156,9 @@ def _parse(text: str, path: Path) -> tuple[list[str], list[list[str]], list[int]
                     if row > 1:
                         raise DataError("the header is blank", file=path, row=1, mend="remove the blank lines above it")
                     header = record
+                    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+                        mend = "save it as comma-separated CSV"
+                        raise DataError("is not separated by commas", file=path, row=1, mend=mend)
                 elif len(record) != len(header):
                     raise DataError(
                         f"has {len(record)} {'cell' if len(record) == 1 else 'cells'} where the header has "

@@ -22,7 +22,8 @@ from jaxgkd.training.student_folder import KeptStudent, read_student
 class Predict:
     """Ask the distilled student of a finished run about new nodes, pairs of them, molecules or subjects.
 
-    Nothing is read but the run's folder and the new data: no teacher, no training data, no labels.
+    Nothing is read but the run's folder and the new data: no training data, no labels, and no teacher, except for the
+    language model that students of `lmgnn` read texts with.
     """
 
     run: tyro.conf.Positional[Path]
@@ -51,7 +52,7 @@ def run(config: Predict, console: Console) -> Outcome:
     check_output(config.out, overwrite=config.overwrite)
     kept = read_student(config.run)
     if config.text_columns and kept.reads["data"] != "text graph":
-        what = f"runs of {kept.recipe} read no text"
+        what = f"runs of {kept.recipe} do not ask which columns are text"
         raise ConfigError(what, field="--text-columns", mend="leave it out")
     if config.pairs is not None and kept.reads["data"] != "typed graph":
         raise ConfigError(f"runs of {kept.recipe} answer for no pairs", field="--pairs", mend="leave it out")

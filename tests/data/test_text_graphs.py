@@ -108,6 +108,7 @@ def test_long_beginning_becomes_a_title_cut_between_words(tmp_path):
         ({"edges.csv": " \n\n"}, "edges.csv", None, "is empty"),
         ({"edges.csv": "\nsrc,dst\n10,11\n"}, "edges.csv", 1, "the header is blank"),
         ({"edges.csv": "src;dst\n10;11\n"}, "edges.csv", 1, "is not separated by commas"),
+        ({"nodes.csv": "node;text\n10;one, two\n"}, "nodes.csv", 1, "is not separated by commas"),
         ({"nodes.csv": NODES + "10,Again,x,a,train\n"}, "nodes.csv", 6, "node '10' is also in row 2"),
         ({"nodes.csv": NODES + ",Nameless,x,a,train\n"}, "nodes.csv", 6, "the node has no id"),
         ({"nodes.csv": NODES + "14,Short,x\n"}, "nodes.csv", 6, "has 3 cells where the header has 5"),
