@@ -66,9 +66,12 @@ def test_arrays_of_another_family_are_refused(folder):
     refused(folder, r"layers|embeddings/token_type is not part")
 
 
-def test_the_hash_is_of_the_weights(folder, tmp_path):
+def test_the_hash_is_of_the_weights_and_the_configuration(folder, tmp_path):
     before = weights_hash(folder)
+    config = (folder / "config.json").read_text()
     shutil.copy(GOLDENS / "roberta" / "config.json", folder)
+    assert weights_hash(folder) != before
+    (folder / "config.json").write_text(config)
     assert weights_hash(folder) == before
     save_orbax(load(GOLDENS / "bert", dtype="bfloat16"), tmp_path / "other")
     assert weights_hash(tmp_path / "other") != before
