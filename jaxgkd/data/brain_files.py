@@ -15,9 +15,9 @@ from jaxgkd.errors import DataError, shown
 
 TEXT_ENDINGS = (".csv", ".csv.gz", ".tsv", ".txt", ".1d")
 SCAN_ENDINGS = (".npy", ".mat", *TEXT_ENDINGS)
-# Names under which toolboxes save a subject's series or matrix, of which a file may hold several.
 # What pandas calls the column of row numbers that it writes in front.
 _ROW_NUMBERS = ("", "Unnamed: 0")
+# Names under which toolboxes save a subject's series or matrix, of which a file may hold several.
 _USUAL = ("series", "timeseries", "time_series", "ROISignals", "correlation", "connectivity", "data")
 
 

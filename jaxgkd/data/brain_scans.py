@@ -137,7 +137,7 @@ def checked_correlations(
       subjects: [n] names, for errors; file: for errors.
 
     Raises:
-      DataError: a matrix is not symmetric, has a NaN among numbers, or a value outside [−1, 1].
+      DataError: a matrix is not symmetric, has a NaN among numbers, a value outside [−1, 1], or no number at all.
     """
     r = matrices.shape[-1]
     if matrices.ndim != 3 or matrices.shape[1] != r or r < 2:
@@ -183,7 +183,7 @@ def series_correlations(
       subjects: [n] names, for errors; file: for errors.
 
     Raises:
-      DataError: a series is too short or has a NaN among numbers.
+      DataError: a series is too short, has a NaN among numbers, or every region of a subject is missing or constant.
     """
     correlations = np.empty((len(series), series[0].shape[1], series[0].shape[1]), np.float32)
     silent = np.zeros(correlations.shape[:2], bool)

@@ -185,7 +185,7 @@ def check_folder(path: Path, *, resume: bool) -> bool:
     except OSError as error:
         what = f"the folder cannot be read ({error.strerror})"
         raise ConfigError(what, file=path, mend="choose another --out") from error
-    if used and not processes.decided(_is_run(path), "is-run"):
+    if used and not processes.decided(processes.leading() and _is_run(path), "is-run"):
         raise ConfigError("the folder is not empty, and no run's", file=path, mend="choose another --out")
     if used and not resume:
         raise ConfigError(
