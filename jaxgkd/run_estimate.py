@@ -34,7 +34,7 @@ class Reference:
     unit: str
 
 
-#: From the summaries in experiments/RECIPE/results; of lingugkd a first run of 292 s, less 104 in which texts were read.
+#: From the summaries in experiments/RECIPE/results; of lingugkd a first run of 292 s, less 104 for reading texts.
 REFERENCES = {
     "lingugkd": Reference("jaxgkd run lingugkd", 188, 1660, 2_522 + 7_929, "nodes and linked pairs"),
     "ccmd": Reference("jaxgkd run ccmd", 134, 1199, 365 * 22.79, "atoms"),
