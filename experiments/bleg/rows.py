@@ -27,9 +27,9 @@ FIVE = ["--seeds", "5"]
 
 ROWS: dict[str, list[str]] = {
     "default": [],
-    "abide-mlp-tangent": [*MLP, *TANGENT, *SHORT, *LINEAR],
+    "abide-mlp-tangent": [*MLP, *TANGENT, *SHORT, *LINEAR, *FIVE],
     "abide-mlp": [*MLP, *SHORT, *LINEAR, *FIVE],
-    "abide-gcn": GCN,
+    "abide-gcn": [*GCN, *FIVE],
     "abide-mlp-shuffled": [*MLP, *SHORT, "--shuffle-texts", *FIVE],
     "abide-gcn-shuffled": [*GCN, "--shuffle-texts"],
     "abide-mlp-tangent-shuffled": [*MLP, *TANGENT, *SHORT, "--shuffle-texts"],

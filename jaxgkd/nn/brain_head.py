@@ -45,6 +45,9 @@ class RegionReadout(nnx.Module):
 class OrthonormalReadout(nnx.Module):
     """Regions are shared out between clusters with orthonormal centres, which stay as they are drawn.
 
+    A cluster's state is the mean of its regions, weighted by their shares. The published one is the sum, which over
+    hundreds of regions is so large that what differs between subjects is lost in what all have in common.
+
     Source: Kan et al., Brain Network Transformer, arXiv 2210.06681, section 3.2.
     """
 
@@ -68,6 +71,7 @@ class OrthonormalReadout(nnx.Module):
     def __call__(self, regions: Array) -> Array:
         """[n, r, d] → [n, d]."""
         shares = jax.nn.softmax(regions @ self.centres[...].T, axis=-1)
+        shares = shares / shares.sum(axis=1, keepdims=True)
         clusters = jnp.einsum("nrk,nrd->nkd", shares, self.narrow(regions))
         return self.joint(jax.nn.gelu(clusters).reshape(len(regions), -1))
 

@@ -31,6 +31,7 @@ from jaxgkd.nn.molecule_relations import bond_counts, bond_kinds
 from jaxgkd.recipes.ccmd_config import ABLATION, CCMD, SPACE, check, shrunk, tries_of
 from jaxgkd.recipes.ccmd_summary import metric_lines, summary_rows
 from jaxgkd.recipes.kept_molecules import keep_ccmd_student
+from jaxgkd.recipes.molecule_baselines import composition
 from jaxgkd.recipes.molecule_geometry import find_geometry
 from jaxgkd.recipes.molecule_networks import (
     NAMES,
@@ -121,6 +122,8 @@ def run(config: CCMD, console: Console) -> Path:
         "extract_seconds": None,
         "train_seconds": sum(one.seconds for one in (*teachers, *students)),
     }
+    counted = data.by_composition and targets.kind == "regression"
+    offsets = [composition(molecules, split, targets.labels, 0) for split in splits] if counted else None
     write_molecule_run(
         run_dir,
         molecules=molecules,
@@ -138,6 +141,7 @@ def run(config: CCMD, console: Console) -> Path:
             "split": _split_name(config),
         },
         cost=cost,
+        offsets=offsets,
         notes=[
             *molecules.notes,
             *data.geometry.notes,

@@ -55,7 +55,7 @@ class CCMD:
     """Kind of the labels; by default classification where all are 0 or 1."""
     offset: Literal["mean", "composition"] = "mean"
     """What numbers are counted from before they are scaled: their mean, or a ridge on counts of elements, which leaves
-    networks less to learn of energies and other sums over atoms. Both are fitted on the training part."""
+    networks and the forest less to learn of sums over atoms, such as energies. Both are fitted on the training part."""
     metric: Literal["auto", "mae", "rmse", "auroc"] = "auto"
     """What validates and is reported, the mean over tasks; by default mae or auroc."""
     hydrogens: Literal["auto", "implicit", "explicit"] = "auto"

@@ -23,6 +23,7 @@ def test_centres_of_clusters_are_orthonormal_and_regions_are_shared_out_whole():
     narrow = np.asarray(readout.narrow(REGIONS), np.float64)
     shares = np.exp(np.asarray(REGIONS @ readout.centres[...].T, np.float64))
     shares /= shares.sum(axis=-1, keepdims=True)
+    shares /= shares.sum(axis=1, keepdims=True)
     clusters = np.einsum("nrk,nrd->nkd", shares, narrow)
     wanted = readout.joint(jax.nn.gelu(jnp.asarray(clusters, jnp.float32)).reshape(3, -1))
     np.testing.assert_allclose(readout(REGIONS), wanted, atol=1e-5)

@@ -169,12 +169,17 @@ def test_classes_other_networks_conformers_and_ensembles(run, data, predicts_its
 @pytest.mark.thorough
 def test_a_search_gives_every_row_as_many_tries(run, data, predicts_itself, tmp_path):
     out = tmp_path / "run"
-    flags = ("--label", "length", "--baselines", "mean", "--sweep", "lr=0.001,0.01", "global-strength=0.1,1")
+    pytest.importorskip("sklearn")
+    baselines = ("--baselines", "mean", "composition", "ecfp_forest")
+    flags = ("--label", "length", *baselines, "--sweep", "lr=0.001,0.01", "global-strength=0.1,1")
     assert run(data, out, *flags, "--offset", "composition", seeds=1) == 0
     predicts_itself(out, data)
     results = summary_of(out)["results"]
     assert results["student_alone"]["settings"]["learning_rate"] in (0.001, 0.01)
     assert results["student_distilled"]["settings"]["global_strength"] in (0.1, 1.0)
+    # The forest counts from what networks count from: sizes are sums over atoms, which it does not know of itself.
+    assert results["ecfp_forest"]["label"].endswith("counted from that ridge")
+    assert results["ecfp_forest"]["test"][0] < 2 * results["composition"]["test"][0] < results["mean"]["test"][0]
 
 
 @pytest.mark.thorough
