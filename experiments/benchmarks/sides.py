@@ -39,21 +39,26 @@ def take_turns(sides: dict[str, Side], case: dict, *, repetitions: int) -> dict[
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, {}
-    for name, side in sides.items():
-        pipes[name], theirs = context.Pipe()
-        processes[name] = context.Process(target=_serve, args=(side, case, theirs), daemon=True)
-        processes[name].start()
-        _answer(name, pipes[name], processes[name])
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repetitions):
-        for name, pipe in pipes.items():
-            time.sleep(_PAUSE_SECONDS)
-            pipe.send("run")
-            seconds[name].append(_answer(name, pipe, processes[name]))
-    for pipe in pipes.values():
-        pipe.send("stop")
-    for process in processes.values():
-        process.join()
+    try:
+        for name, side in sides.items():
+            pipes[name], theirs = context.Pipe()
+            # Not as a daemon, which may have no processes of its own.
+            processes[name] = context.Process(target=_serve, args=(side, case, theirs))
+            processes[name].start()
+            _answer(name, pipes[name], processes[name])
+        for _ in range(repetitions):
+            for name, pipe in pipes.items():
+                time.sleep(_PAUSE_SECONDS)
+                pipe.send("run")
+                seconds[name].append(_answer(name, pipe, processes[name]))
+        for pipe in pipes.values():
+            pipe.send("stop")
+        for process in processes.values():
+            process.join()
+    finally:
+        for process in processes.values():
+            process.terminate()
     return seconds
 
 
