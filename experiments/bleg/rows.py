@@ -24,6 +24,9 @@ GCN = [*ABIDE, *SHORT, "--baselines", "ridge"]
 FEWER = ["--search", "2", "--epochs", "10"]
 LINEAR = ["--baselines", "ridge", "logistic", "svm"]
 FIVE = ["--seeds", "5"]
+#: One setting, the one an MLP likes best, for all weights of the teacher.
+ONE = ["--search", "1", "--learning-rate", "0.003", "--dropout", "0.7", "--weight-decay", "3", "--baselines", "ridge"]
+WEIGHTS = ("0.1", "1", "10")
 
 ROWS: dict[str, list[str]] = {
     "default": [],
@@ -39,6 +42,13 @@ ROWS: dict[str, list[str]] = {
     "abide-mlp-details": [*MLP],
     "abide-mlp-states": [*MLP, *SHORT, "--teaches", "states"],
     "abide-mlp-answers": [*MLP, *SHORT, "--teaches", "answers", *FIVE],
+    **{
+        f"abide-mlp-weight-{weight}": [
+            *("--data", "abide", "--student", "mlp", *SHORT, *ONE, *FIVE),
+            *("--state-strength", weight, "--answer-strength", weight),
+        ]
+        for weight in WEIGHTS
+    },
     "abide-mlp-10-shots": [*MLP, *SHORT, "--k-shot", "10", *FIVE],
     "abide-mlp-50-shots": [*MLP, *SHORT, "--k-shot", "50", *FIVE],
     "abide-mlp-30-percent": [*MLP, *SHORT, "--label-ratio", "0.3", *FIVE],

@@ -73,13 +73,13 @@ WHAT = {
 
 
 def short_lines(found: list[tuple[str, Summary]]) -> list[str]:
-    """The table of the project's README: the runs on real brains that are no controls."""
+    """The table of the project's README: the runs on real brains that are no controls, and not one weight of many."""
     table = [
         "| ABIDE | ridge | LM on texts | alone | distilled | distilled − alone, points |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for name, summary in found:
-        if "shuffled" in name or not name.startswith("abide"):
+        if "shuffled" in name or "weight" in name or not name.startswith("abide"):
             continue
         results = summary["results"]
         cells = [mean(results, row) for row in ("ridge", "teacher", "student_alone", "student_distilled")]
