@@ -68,15 +68,16 @@ def write_molecule_run(
     not_run: dict[str, dict[str, str]] = {}
     for name in baselines:
         found = []
+        counts_from = offsets if name == "ecfp_forest" else None
         for seed, split in enumerate(splits):
-            offset = offsets[seed] if offsets and name == "ecfp_forest" else 0.0
+            offset = counts_from[seed] if counts_from else 0.0
             predicted = BASELINES[name](molecules, split, targets.labels - offset, seed)
             if isinstance(predicted, dict):
                 not_run[name] = {"label": _BASELINE_LABELS[name], **predicted}
                 break
             found.append(predicted + offset)
         else:
-            counted = ", counted from that ridge" if offsets and name == "ecfp_forest" else ""
+            counted = ", counted from that ridge" if counts_from else ""
             rows[name] = Row(np.stack(found), _BASELINE_LABELS[name] + counted)
     part = np.zeros((len(splits), len(molecules)), np.uint8)
     for seed, split in enumerate(splits):
