@@ -9,7 +9,8 @@
 
 Nodes of a type are in ``nodes_movie.csv`` (or ``.csv.gz``, ``.parquet``) with a column ``node``, and its features, if
 any, in ``features_movie.npz``; edges in ``edges_actor__acts_in__movie.csv`` with ``src`` and ``dst``. Columns are read
-only where ``metadata.json`` names them: nothing else can give a label away. A task on edges may name a ``label``, its
+only where ``metadata.json`` names them: nothing else can give a label away. Nodes that are to be predicted by a student
+that reads no links need no ``edge_types``. A task on edges may name a ``label``, its
 ``classes`` and a ``split``; ``order`` says in words what a split goes by.
 """
 
@@ -66,7 +67,7 @@ def load_hetero_graph(folder: str | PathLike[str]) -> HeteroGraph:
         nodes[name] = _read_nodes(folder, name, table, list(tables[name][1]), about, path)
         unread = [column for column in table.columns if column and column not in _named(about)]
         notes += [f"columns of {name} not used: {', '.join(unread)}"] if unread else []
-    kinds = [_edge_type(kind, path) for kind in metadata["edge_types"]]
+    kinds = [_edge_type(kind, path) for kind in metadata.get("edge_types", [])]
     tasks = [_task(kind, about, path) for kind, about in metadata.get("tasks", {}).items()]
     edges: dict[EdgeType, EdgeSet] = {}
     for kind in kinds:
@@ -110,10 +111,11 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             mend = f"use {', '.join(_FIELDS)}"
             raise DataError(f"'{shown(field)}' is not known", file=path, field=shown(field), mend=mend)
     for field, wanted in _FIELDS.items():
-        value = metadata.get(field, {} if field == "tasks" else None)
-        if not isinstance(value, wanted) or (not value and field != "tasks"):
-            kind = "an object" if wanted is dict else "a list"
-            raise DataError(f"is not {kind} with something in it", file=path, field=field, mend="see the documentation")
+        value = metadata.get(field, None if field == "node_types" else wanted())
+        if not isinstance(value, wanted) or (not value and field == "node_types"):
+            kind = "a list" if wanted is list else "an object"
+            kind += " with something in it" if field == "node_types" else ""
+            raise DataError(f"is not {kind}", file=path, field=field, mend="see the documentation")
     for name, about in metadata["node_types"].items():
         field = f"node_types.{shown(name)}"
         if not name or not all(letter.isalnum() or letter in "_-" for letter in name) or "__" in name:

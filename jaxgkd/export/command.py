@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -36,8 +37,11 @@ class Export:
     """Folder of a finished run."""
     out: Path
     """Folder to make."""
+    student: Literal["student", "text_student"] = "student"
+    """Which of a run's students: the distilled one, or, of `lmgnn` on classes of nodes, the language model that has
+    learned from the graph network and reads a node's text alone."""
     member: int | None = None
-    """Member to export, by its position in student/student.json; by default those that predict: the one that validated
+    """Member to export, by its position in student.json; by default those that predict: the one that validated
     best, or the mean of its ensemble."""
     overwrite: bool = False
     """Replace --out where it is an earlier export."""
@@ -50,20 +54,26 @@ def run(config: Export, console: Console) -> Path:
       JaxgkdError: the run cannot be read, its student cannot be exported, or the folder cannot be written.
     """
     _check_out(config)
-    kept = read_student(config.run)
+    kept = read_student(config.run, config.student)
     members = list(kept.chosen) if config.member is None else [config.member]
     if not 0 <= members[0] < len(kept.members):
         mend = f"give 0 to {len(kept.members) - 1}"
         raise ConfigError(f"the run has {len(kept.members)} members", field="--member", mend=mend)
-    weights = {name: leaf.astype(np.float32) for name, leaf in kept.of_members(members).items()}
     program = _program(kept)
+    weights = kept.of_members(members)
+    weights |= {name: np.broadcast_to(leaf, (len(members), *leaf.shape)) for name, leaf in program.beside.items()}
+    weights = {name: np.ascontiguousarray(leaf, np.float32) for name, leaf in weights.items()}
     lowered = lower(program, weights)
-    files = dict(kept.files) | {
-        "weights.safetensors": save_tensors(weights),
-        "program.jax": bytes(_serialized(lowered)),
-        "program.mlir": lowered.mlir_module_serialized,
-        _LOADER: Path(exported.__file__).read_bytes(),
-    }
+    files = (
+        dict(kept.files)
+        | dict(program.files)
+        | {
+            "weights.safetensors": save_tensors(weights),
+            "program.jax": bytes(_serialized(lowered)),
+            "program.mlir": lowered.mlir_module_serialized,
+            _LOADER: Path(exported.__file__).read_bytes(),
+        }
+    )
     manifest = {
         "format": 1,
         "recipe": kept.recipe,
@@ -94,8 +104,9 @@ def _program(kept: KeptStudent) -> Program:
 
         return brain_program(kept)
     if kept.reads["data"] == "typed graph":
-        what = "the student of a typed graph reads texts with a language model, which is not written as a program"
-        raise ConfigError(what, mend="use jaxgkd predict")
+        from jaxgkd.export.hetero import hetero_program
+
+        return hetero_program(kept)
     from jaxgkd.export.nodes import node_program
 
     return node_program(kept)

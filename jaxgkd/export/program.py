@@ -1,6 +1,8 @@
 """A student as one function of named arrays, lowered once for all platforms and sizes."""
 
+import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +10,8 @@ import numpy as np
 from jax import Array, export
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-#: Symbols of what a graph may have none of: edges, values. JAX's own symbols stand for 1 and more.
-MAY_BE_EMPTY = ("e", "v")
+#: Symbols of what a graph may have none of: edges, of several relations, and values. JAX's own stand for 1 and more.
+MAY_BE_EMPTY = re.compile(r"e\d*|v")
 
 
 class Input(NamedTuple):
@@ -33,12 +35,16 @@ class Program(NamedTuple):
       call: from the weights of one member by name, and the inputs by name, to an array.
       inputs: name → what goes in.
       output: shape in words; about: what comes out, in words.
+      beside: name → weights that the run does not keep, the same for all members.
+      files: name → content of what goes with the program beside what the run keeps.
     """
 
     call: Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
     inputs: Mapping[str, Input]
     output: tuple[int | str, ...]
     about: str
+    beside: Mapping[str, np.ndarray] = MappingProxyType({})
+    files: Mapping[str, bytes] = MappingProxyType({})
 
 
 def lower(program: Program, weights: Mapping[str, np.ndarray]) -> export.Exported:
@@ -65,7 +71,7 @@ def lower(program: Program, weights: Mapping[str, np.ndarray]) -> export.Exporte
 
 
 def _symbol(size: int | str) -> str:
-    return f"{size} - 1" if size in MAY_BE_EMPTY else str(size)
+    return f"{size} - 1" if MAY_BE_EMPTY.fullmatch(str(size)) else str(size)
 
 
 def described(inputs: Mapping[str, Input]) -> dict[str, Any]:

@@ -345,7 +345,8 @@ def _edge_dot(values, cotangent, layout):
         return jnp.matmul(products.reshape(-1, len(ones)), ones, precision="highest").reshape(products.shape[:-1])
 
     at_a_time = max(1, _WEIGHT_GRADIENT_NUMBERS // max(1, values[0].size))
-    if layout.n_edges <= at_a_time:
+    # A symbol cannot be compared.
+    if not isinstance(layout.n_edges, int) or layout.n_edges <= at_a_time:
         return dot((layout.senders, layout.receivers))
     padding = -layout.n_edges % at_a_time
     blocks = [jnp.pad(ends, (0, padding)).reshape(-1, at_a_time) for ends in (layout.senders, layout.receivers)]

@@ -232,7 +232,7 @@ def relations_between(
     else:
         return jnp.zeros((*jnp.shape(senders), 0))
     rows = edges.layout.senders
-    if not rows.shape[0]:
+    if rows.shape[0] == 0:
         return jnp.zeros((*jnp.shape(senders), n_relation))
     wanted = first + senders * n_relation
     # Edges into a node are sorted by the row they start from, and the rows of a sender's relations follow each other.
@@ -300,7 +300,7 @@ def _thinned(edges: TypedEdges, left_out: Mapping[EdgeType, Bool[Array, " e"]]) 
 def _counts(edges: TypedEdges, kept: Float[Array, " e"]) -> Float[Array, "n r"]:
     relation_of_row, first = [], 0
     for _, n_node, n_relation in edges.sources:
-        relation_of_row.append(np.tile(np.arange(first, first + n_relation), n_node))
+        relation_of_row.append(first + jnp.arange(n_node * n_relation) % n_relation)
         first += n_relation
-    of_relation = jax.nn.one_hot(np.concatenate(relation_of_row), len(edges.edge_types))
+    of_relation = jax.nn.one_hot(jnp.concatenate(relation_of_row), len(edges.edge_types))
     return aggregate(of_relation, edges.layout, edge_weights=kept)

@@ -15,7 +15,7 @@ from jaxgkd.graphs.layout import Layout, Size
 
 
 def traced_layout(senders: Int[Array, " e"], receivers: Int[Array, " e"], n_receivers: Size, n_senders: Size) -> Layout:
-    """Edges in any order as a layout of e + 1 edges, sorted by receiver.
+    """Edges in any order as a layout of e + 1 edges, sorted by receiver, those of one by sender.
 
     Args:
       senders, receivers: [e] int32.
@@ -23,7 +23,7 @@ def traced_layout(senders: Int[Array, " e"], receivers: Int[Array, " e"], n_rece
     """
     nowhere = jnp.full(1, n_receivers, jnp.int32)
     senders, receivers = one_more(senders), jnp.concatenate([receivers.astype(jnp.int32), nowhere])
-    order = jnp.argsort(receivers, stable=True).astype(jnp.int32)
+    order = jnp.lexsort((senders, receivers)).astype(jnp.int32)
     counts = jnp.zeros(n_receivers, jnp.int32).at[receivers].add(1, mode="drop")
     starts = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(counts, dtype=jnp.int32)])
     return _forward_layout(senders[order], receivers[order], starts, order, n_receivers, n_senders)

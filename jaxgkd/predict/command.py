@@ -37,6 +37,9 @@ class Predict:
     messages, all other edges of --data do."""
     seeds: Literal["best", "all"] = "best"
     """The student that validated best, or the mean of what those of all seeds (and folds) say."""
+    student: Literal["student", "text_student"] = "student"
+    """Which of a run's students: the distilled one, or, of `lmgnn` on classes of nodes, the language model that has
+    learned from the graph network and reads a node's text alone."""
     text_columns: tuple[str, ...] = ()
     """Columns to read as text; by default those that the run named, else the usual ones."""
     overwrite: bool = False
@@ -50,7 +53,7 @@ def run(config: Predict, console: Console) -> Outcome:
       JaxgkdError: the run, the data or the file cannot be used.
     """
     check_output(config.out, overwrite=config.overwrite)
-    kept = read_student(config.run)
+    kept = read_student(config.run, config.student)
     if config.text_columns and kept.reads["data"] != "text graph":
         what = f"runs of {kept.recipe} do not ask which columns are text"
         raise ConfigError(what, field="--text-columns", mend="leave it out")

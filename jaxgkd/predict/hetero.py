@@ -17,7 +17,7 @@ from jax import Array
 
 from jaxgkd.data.hetero_graphs import EdgeType, HeteroGraph, NodeSet, shown_type
 from jaxgkd.data.mentions import with_mentions
-from jaxgkd.errors import CheckpointError, ConfigError, DataError, shown
+from jaxgkd.errors import ConfigError, DataError, shown
 from jaxgkd.graphs import build_hetero_layout
 from jaxgkd.nn.hetero_tasks import Nodes, NodeTask, Pairs
 from jaxgkd.nn.node_problem import graphdef_of
@@ -25,10 +25,9 @@ from jaxgkd.predict.columns import class_columns
 from jaxgkd.predict.outcome import Outcome
 from jaxgkd.predict.output_file import OutputFile
 from jaxgkd.predict.pairs import AskedPairs, read_pairs
-from jaxgkd.recipes.kept_hetero import IDS, hetero_maker, hetero_task, weights_of_member
+from jaxgkd.recipes.kept_hetero import IDS, hetero_maker, hetero_task, language_model, weights_of_member
 from jaxgkd.recipes.lmgnn_networks import model_outputs
 from jaxgkd.recipes.lmgnn_texts import graph_texts
-from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.student_folder import KeptStudent
 
 
@@ -88,11 +87,7 @@ def predict_hetero(
         passing[task.edge_type] = _others_than(listed, *passing[task.edge_type], len(nodes[task.edge_type[2]]))
         n = len(listed.rows)
         asked = Pairs(jnp.asarray(listed.senders), jnp.asarray(listed.receivers), jnp.zeros((n, 0)), jnp.ones(n))
-    encoder = TextEncoder.load(reads["teacher"])
-    if encoder.weights_hash != reads["teacher_sha256"]:
-        what = f"{encoder.name} is not the language model that the run had (its weights or its config.json differ)"
-        raise CheckpointError(what, file=reads["teacher"], mend="put the one of the run there")
-    known = replace(graph, nodes=nodes)
+    encoder, known = language_model(kept), replace(graph, nodes=nodes)
     texts = graph_texts(
         known, encoder, tuned_layers=reads["tuned_layers"], max_tokens=reads["max_tokens"], on_line=on_line
     )
@@ -135,7 +130,8 @@ def _others_than(
 def _nodes(kept: KeptStudent, graph: HeteroGraph) -> dict[str, NodeSet]:
     """The nodes of every type, in the order of the run's types, with the texts that the run read."""
     reads, types = kept.reads, list(kept.model["d_in"])
-    if odd := sorted(set(types) ^ set(graph.nodes)):
+    unread = set() if kept.model["layers"] == 0 else set(graph.nodes) - set(types)
+    if odd := sorted(unread | (set(types) - set(graph.nodes))):
         there = "has nodes of type" if odd[0] in graph.nodes else "has no nodes of type"
         mend = f"give a graph with nodes of {', '.join(types)}"
         raise DataError(f"{graph.name} {there} '{shown(odd[0])}'", field="--data", mend=mend)
@@ -156,6 +152,8 @@ def _nodes(kept: KeptStudent, graph: HeteroGraph) -> dict[str, NodeSet]:
 
 def _passing(kept: KeptStudent, graph: HeteroGraph) -> dict[EdgeType, tuple[np.ndarray, np.ndarray]]:
     """The ends of the edges that pass messages, relations in the run's order; those that are missing have none."""
+    if kept.model["layers"] == 0:
+        return {}
     none = np.zeros(0, np.int32)
     relations: list[EdgeType] = [(source, name, target) for source, name, target in kept.reads["relations"]]
     for kind in graph.edges:
@@ -174,7 +172,7 @@ def _others(kept: KeptStudent, nodes: dict[str, NodeSet]) -> dict[str, Array]:
         features = nodes[name].features
         assert features is not None
         others[name] = jnp.asarray(features.toarray())
-    ids = loads(kept.files[IDS])
+    ids = loads(kept.files[IDS]) if kept.reads["learned"] else {}
     for name in kept.reads["learned"]:
         row_of = {key: row for row, key in enumerate(ids[name])}
         keys = [str(key) for key in nodes[name].ids]

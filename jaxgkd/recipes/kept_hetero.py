@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxgkd.data.hetero_graphs import shown_type
+from jaxgkd.errors import CheckpointError
 from jaxgkd.nn.hetero_tasks import EdgeTask, HeteroModel, LinkTask, NodeTask
 from jaxgkd.nn.named_weights import states_of, student_weights
 from jaxgkd.recipes.lmgnn_config import LMGNN
@@ -44,26 +45,16 @@ def keep_hetero_student(
       higher_is_better: of these scores.
       place: what all rows shared; config: of the run; encoder: its language model.
     """
-    task, graph = place.data.task, place.data.graph
+    graph = place.data.graph
     d_in = place.widths_in(config.layers)
     learned = [name for name, width in d_in.items() if not width]
-    about = task.node_type if isinstance(task, NodeTask) else shown_type(task.edge_type)
-    names = (graph.nodes[task.node_type] if isinstance(task, NodeTask) else graph.edges[task.edge_type]).class_names
-    if isinstance(task, LinkTask):
-        says = {"kind": "scores", "tasks": [about]}
-    else:
-        says = {"kind": "classes", "names": list(names)} if names else {"kind": "values", "tasks": [about]}
-    weights = [_named(lm, params, rest) for lm, params, rest in row.trained]
-    scores = np.array([score for score in valid if score is not None])
-    best = int(scores.argmax() if higher_is_better else scores.argmin())
-    return KeptStudent(
-        recipe="lmgnn",
-        reads={
-            "data": "typed graph",
-            "teacher": config.teacher,
-            "teacher_sha256": encoder.weights_hash,
-            "tuned_layers": config.tuned_layers,
-            "max_tokens": config.max_tokens,
+    return _kept(
+        row,
+        valid,
+        higher_is_better=higher_is_better,
+        place=place,
+        reads=_reads(config, encoder)
+        | {
             "texts": list(place.texts.first),
             "features": {name: int(x.shape[1]) for name, x in place.others.items() if x.ndim == 2},
             "learned": learned,
@@ -78,15 +69,59 @@ def keep_hetero_student(
             "edge_types": [list(kind) for kind in place.data.edge_types],
             "width": config.width,
             "layers": config.layers,
-            **_described(task),
         },
-        says=says,
-        members=[{"seed": seed, "valid": float(score)} for seed, score in enumerate(scores)],
-        chosen=[best],
-        why=f"best score on the validation {'nodes' if isinstance(task, NodeTask) else 'edges'}",
-        weights={name: np.stack([each[name] for each in weights]) for name in weights[0]},
+        weights=[_named(lm, params, rest) for lm, params, rest in row.trained],
         files={IDS: json.dumps({name: [str(key) for key in graph.nodes[name].ids] for name in learned}).encode()},
     )
+
+
+def keep_text_student(
+    row: HeteroRow, valid: Sequence[float | None], *, place: Workplace, config: LMGNN, encoder: TextEncoder
+) -> KeptStudent:
+    """What is kept of language models that have learned from a network: they read nodes of one type, and no links.
+
+    Args are those of `keep_hetero_student`. Of what they were trained to say the classes stay, the states go.
+    """
+    task = place.data.task
+    assert isinstance(task, NodeTask)
+    name, nothing = task.node_type, {"features": {}, "learned": [], "relations": [], "without": [], "mentions": False}
+    weights = []
+    for lm, params, rest in row.trained:
+        of_all = _named(lm, params, rest)
+        its_own = (LM, f"{GNN}encoder.project.{name}.", f"{GNN}norm.")
+        of_one = {key: leaf for key, leaf in of_all.items() if key.startswith(its_own)}
+        heads = {key: leaf[..., : task.n_out] for key, leaf in of_all.items() if key.startswith(f"{GNN}head.")}
+        weights.append(of_one | heads)
+    return _kept(
+        row,
+        valid,
+        higher_is_better=True,
+        place=place,
+        reads=_reads(config, encoder) | {"texts": [name]} | nothing,
+        model={
+            "kind": config.encoder,
+            "d_in": {name: place.widths_in(0)[name]},
+            "n_node": {name: 0},
+            "edge_types": [],
+            "width": config.width,
+            "layers": 0,
+        },
+        weights=weights,
+        files={},
+    )
+
+
+def language_model(kept: KeptStudent) -> TextEncoder:
+    """The language model that a kept student reads with, as it was before any training.
+
+    Raises:
+      CheckpointError: what is found under its name has other weights.
+    """
+    encoder = TextEncoder.load(kept.reads["teacher"])
+    if encoder.weights_hash != kept.reads["teacher_sha256"]:
+        what = f"{encoder.name} is not the language model that the run had (its weights or its config.json differ)"
+        raise CheckpointError(what, file=kept.reads["teacher"], mend="put the one of the run there")
+    return encoder
 
 
 def hetero_maker(kept: KeptStudent) -> Callable[[jax.Array], HeteroModel]:
@@ -125,6 +160,49 @@ def weights_of_member(kept: KeptStudent, member: int, lm: Tree) -> tuple[Tree, t
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), lm)
         lm = jax.tree.map(jax.numpy.asarray, from_leaves(layers, shapes))
     return lm, states_of(hetero_maker(kept), network)
+
+
+def _reads(config: LMGNN, encoder: TextEncoder) -> dict[str, Any]:
+    return {
+        "data": "typed graph",
+        "teacher": config.teacher,
+        "teacher_sha256": encoder.weights_hash,
+        "tuned_layers": config.tuned_layers,
+        "max_tokens": config.max_tokens,
+    }
+
+
+def _kept(
+    row: HeteroRow,
+    valid: Sequence[float | None],
+    *,
+    higher_is_better: bool,
+    place: Workplace,
+    reads: dict[str, Any],
+    model: dict[str, Any],
+    weights: list[dict[str, np.ndarray]],
+    files: dict[str, bytes],
+) -> KeptStudent:
+    task, graph = place.data.task, place.data.graph
+    about = task.node_type if isinstance(task, NodeTask) else shown_type(task.edge_type)
+    names = (graph.nodes[task.node_type] if isinstance(task, NodeTask) else graph.edges[task.edge_type]).class_names
+    if isinstance(task, LinkTask):
+        says = {"kind": "scores", "tasks": [about]}
+    else:
+        says = {"kind": "classes", "names": list(names)} if names else {"kind": "values", "tasks": [about]}
+    scores = np.array([score for score in valid if score is not None])
+    best = int(scores.argmax() if higher_is_better else scores.argmin())
+    return KeptStudent(
+        recipe="lmgnn",
+        reads=reads,
+        model=model | _described(task),
+        says=says,
+        members=[{"seed": seed, "valid": float(score)} for seed, score in enumerate(scores)],
+        chosen=[best],
+        why=f"best score on the validation {'nodes' if isinstance(task, NodeTask) else 'edges'}",
+        weights={name: np.stack([each[name] for each in weights]) for name in weights[0]},
+        files=files,
+    )
 
 
 def _described(task: NodeTask | EdgeTask | LinkTask) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def task_data(
 
     Raises:
       ConfigError: the graph has no such task, a relation is not there, or there are fewer nodes than candidates.
-      DataError: a part of the split is empty.
+      DataError: a part of the split is empty, or the graph has no relations.
     """
     if name not in graph.tasks:
         known = ", ".join(graph.tasks) or "none"
@@ -94,6 +94,8 @@ def task_data(
     if not isinstance(target, str) and target[1] in left_out:
         what = f"the task is about {shown_type(target)}, whose training edges pass messages"
         raise ConfigError(what, field="--without", mend="name other relations")
+    if not graph.edges:
+        raise DataError(f"{graph.name} has no relations", mend="name them in edge_types of metadata.json")
     if not passing:
         raise ConfigError("no relation is left", field="--without", mend="name fewer")
     notes: list[str] = []

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxgkd.data.hetero_graphs import describe_hetero, shown_type
 from jaxgkd.nn.hetero_tasks import EdgeTask, NodeTask
-from jaxgkd.recipes.kept_hetero import keep_hetero_student
+from jaxgkd.recipes.kept_hetero import keep_hetero_student, keep_text_student
 from jaxgkd.recipes.lmgnn_config import LMGNN
 from jaxgkd.recipes.lmgnn_data import PARTS
 from jaxgkd.recipes.lmgnn_networks import Workplace
@@ -20,7 +20,7 @@ from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.memory import peak_memory_mb
 from jaxgkd.training.run_dir import RunDirectory, read_json
 from jaxgkd.training.statistics import paired_difference
-from jaxgkd.training.student_folder import write_student
+from jaxgkd.training.student_folder import TEXT_FOLDER, write_student
 from jaxgkd.training.summary import write_summary
 from jaxgkd.training.timing import median_milliseconds
 
@@ -76,6 +76,10 @@ def write_hetero_run(
     row, valid = rows[staged or "student_alone"], results["student_distilled"]["valid"]
     kept = keep_hetero_student(row, valid, higher_is_better=higher, place=place, config=config, encoder=encoder)
     write_student(run_dir.path, kept)
+    if "text_student" in rows:
+        valid = results["text_student"]["valid"]
+        kept = keep_text_student(rows["text_student"], valid, place=place, config=config, encoder=encoder)
+        write_student(run_dir.path, kept, TEXT_FOLDER)
     lm_parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(encoder.model.weights()))
     alone = rows["student_alone"]
     n_node = sum(data.graph.n_node.values())

@@ -28,6 +28,8 @@ from jaxgkd.training.checkpoint import CHECKSUMS, checksums
 from jaxgkd.whole_file import write_whole
 
 FOLDER = "student"
+#: Of a run that leaves a second one, which reads texts alone.
+TEXT_FOLDER = "text_student"
 _FORMAT = 1
 _JSON, _WEIGHTS = "student.json", "weights.safetensors"
 
@@ -62,8 +64,8 @@ class KeptStudent:
         return {name: leaf[list(which)] for name, leaf in self.weights.items()}
 
 
-def write_student(run: Path, kept: KeptStudent) -> None:
-    """Write ``run/student``, whole or not at all, in the place of one that is there; of several processes the leader.
+def write_student(run: Path, kept: KeptStudent, folder: str = FOLDER) -> None:
+    """Write ``run/folder``, whole or not at all, in the place of one that is there; of several processes the leader.
 
     Raises:
       CheckpointError: the disk does not take it.
@@ -74,31 +76,34 @@ def write_student(run: Path, kept: KeptStudent) -> None:
     described = {"format": _FORMAT, **described}
     tensors = {name: np.ascontiguousarray(leaf) for name, leaf in kept.weights.items()}
     try:
-        with tempfile.TemporaryDirectory(dir=run, prefix=f".{FOLDER}.") as scratch:
-            whole = Path(scratch) / FOLDER
+        with tempfile.TemporaryDirectory(dir=run, prefix=f".{folder}.") as scratch:
+            whole = Path(scratch) / folder
             whole.mkdir()
             for name, content in kept.files.items():
                 write_whole(whole / name, content)
             write_whole(whole / _WEIGHTS, save_tensors(tensors))
             write_whole(whole / _JSON, (json.dumps(described, indent=2) + "\n").encode())
             write_whole(whole / CHECKSUMS, (json.dumps(checksums(whole), indent=2) + "\n").encode())
-            if (run / FOLDER).exists():
-                shutil.rmtree(run / FOLDER)
-            os.rename(whole, run / FOLDER)
+            if (run / folder).exists():
+                shutil.rmtree(run / folder)
+            os.rename(whole, run / folder)
     except OSError as error:
         mend = "free space there and run again with --resume"
         raise CheckpointError(f"the student cannot be written ({error.strerror})", file=run, mend=mend) from error
 
 
-def read_student(run: Path) -> KeptStudent:
-    """Read what `write_student` wrote.
+def read_student(run: Path, name: str = FOLDER) -> KeptStudent:
+    """Read what `write_student` wrote into ``run/name``.
 
     Raises:
-      ConfigError: the folder is no finished run, or one that keeps no student.
+      ConfigError: the folder is no finished run, or one that keeps no such student.
       CheckpointError: a file is missing or damaged; it is named.
     """
-    folder = run / FOLDER
+    folder = run / name
     _check_run(run)
+    if name != FOLDER and not folder.is_dir():
+        mend = "leave --student out, or run lmgnn on classes of nodes with the stage student"
+        raise ConfigError(f"the run leaves no {name}", file=run, field="--student", mend=mend)
     mend = f"copy the folder again, or delete it and {run / 'summary.json'} and run again with --resume"
     try:
         found = checksums(folder)

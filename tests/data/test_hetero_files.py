@@ -141,7 +141,7 @@ def of_task(name, **changes):
 BAD_METADATA = {
     "no types": (changed(node_types={}), "node_types", "is not an object with something in it"),
     "types are a list": (changed(node_types=["movie"]), "node_types", "is not an object"),
-    "no relations": (changed(edge_types=[]), "edge_types", "is not a list with something in it"),
+    "relations are an object": (changed(edge_types={}), "edge_types", "is not a list"),
     "tasks are a list": (changed(tasks=["node_classification"]), "tasks", "is not an object"),
     "unknown field": (changed(edges=[]), "edges", "is not known"),
     "no plain word": (lambda c: c["node_types"].update({"a/b": {}}), "node_types.a/b", "no plain word"),

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pandas
 import pytest
+from transformers import AutoTokenizer
 
 from jaxgkd import cli
 from jaxgkd.errors import ConfigError
+from jaxgkd.exported import load
 from jaxgkd.recipes.lmgnn_config import LMGNN, check, shrunk
 from jaxgkd.training.student_folder import read_student, write_student
 from tests.recipes.hetero_folder import SMALL, predicted, run_films, summary_of, without_asked_edges, write_films
@@ -146,11 +148,49 @@ def test_a_graph_of_other_types_or_another_language_model_is_refused(first, data
     kept = read_student(other)
     write_student(other, replace(kept, reads={**kept.reads, "teacher_sha256": "0" * 64}))
     assert "is not the language model that the run had" in refused(None, other)
-    assert cli.main(["export", str(first), "--out", str(tmp_path / "program")]) == 2
-    assert "use jaxgkd predict" in capsys.readouterr().err
+    assert cli.main(["export", str(other), "--out", str(tmp_path / "program")]) == 2
+    assert "is not the language model that the run had" in capsys.readouterr().err
     words = ["predict", str(first), "--data", str(data), "--out", str(tmp_path / "out.csv"), "--pairs", "pairs.csv"]
     assert cli.main(words) == 2
     assert "field '--pairs': the student answers for nodes of type movie" in capsys.readouterr().err
+
+
+def test_the_text_student_reads_nodes_alone(first, data, tmp_path, capsys):
+    def texts_alone(metadata, tables):
+        metadata["node_types"] = {"movie": {"text": ["title"]}}
+        del metadata["edge_types"], metadata["tasks"]
+        for name in [name for name in tables if name != "nodes_movie"]:
+            del tables[name]
+
+    given = pandas.read_csv(data / "nodes_movie.csv")
+    alone = write_films(tmp_path / "alone", change=texts_alone)
+    table = predicted(first, alone, tmp_path / "alone.csv", "--student", "text_student")
+    right = (table["class"] == given["genre"]).to_numpy()
+    result = summary_of(first)["results"]["text_student"]
+    for part in ("valid", "test"):
+        assert right[(given["part"] == part).to_numpy()].mean() == pytest.approx(result[part][0])
+    # Links and nodes of other types are not read where they are there.
+    whole = predicted(first, data, tmp_path / "whole.csv", "--student", "text_student")
+    pandas.testing.assert_frame_equal(whole, table)
+    assert cli.main(["predict", str(first), "--data", str(alone), "--out", str(tmp_path / "no.csv")]) == 2
+    assert "has no nodes of type 'actor'" in capsys.readouterr().err
+    assert cli.main(["export", str(first), "--out", str(tmp_path / "program"), "--student", "text_student"]) == 0
+    batch = AutoTokenizer.from_pretrained(tmp_path / "program")(
+        given["title"].tolist(), max_length=12, padding="max_length", truncation=True
+    )
+    lengths = np.sum(batch["attention_mask"], axis=1)
+    said = load(tmp_path / "program")(tokens_movie=batch["input_ids"], lengths_movie=lengths)
+    np.testing.assert_allclose(said, table[["p_graph", "p_molecules", "p_student"]], atol=2e-5)
+
+
+def test_a_graph_without_relations_is_for_prediction_alone(run, tmp_path, capsys):
+    def no_links(metadata, tables):
+        del metadata["edge_types"]
+        metadata["tasks"] = {"node_classification": {"node_type": "movie"}}
+
+    assert run(write_films(tmp_path / "films", change=no_links), tmp_path / "run") == 2
+    assert "has no relations; name them in edge_types of metadata.json" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.thorough
