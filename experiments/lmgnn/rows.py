@@ -4,8 +4,9 @@
     python experiments/lmgnn/rows.py --only imdb        # some of them
     python experiments/lmgnn/rows.py --list             # the commands, without running them
 
-Five seeds for rows with a frozen language model, three for those that train one. ``wikispeedia-…-large`` is for an
-accelerator: longer texts, all layers trained, more steps.
+Five seeds for rows with a frozen language model; for those that train one three, and five where a run asks about the
+nodes of wikispeedia or for classes of its links. ``wikispeedia-…-large`` is for an accelerator: longer texts, all
+layers trained, more steps.
 """
 
 import sys
@@ -23,8 +24,8 @@ LARGE_SETTING = ["--max-tokens", "256", "--tuned-layers", "6", "--lm-steps", "30
 ROWS: dict[str, list[str]] = {
     "default": [],
     "imdb": ["--data", "imdb", "--task", "node_classification", "--stages", "lm", "cotrain"],
-    "wikispeedia-subjects": [*WIKI, "node_classification"],
-    "wikispeedia-undone": [*WIKI, "edge_classification"],
+    "wikispeedia-subjects": [*WIKI, "node_classification", "--lm-seeds", "5"],
+    "wikispeedia-undone": [*WIKI, "edge_classification", "--lm-seeds", "5"],
     "wikispeedia-clicks": CLICKS,
     # Without training the language model: what negatives and scores are worth.
     "clicks-uniform": [*CLICKS, *FROZEN, "--negatives", "uniform"],

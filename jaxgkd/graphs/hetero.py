@@ -141,21 +141,18 @@ def host_hetero_layout(
     """
     laid_out = {}
     for node_type, n_receivers in n_node.items():
-        reaching = [kind for kind in edges if kind[2] == node_type]
-        if not reaching:
+        by_source = relations_into(edges, node_type)
+        if not by_source:
             continue
-        names = list(dict.fromkeys(kind[0] for kind in reaching))
-        kinds = tuple(kind for name in names for kind in reaching if kind[0] == name)
-        counts = [sum(kind[0] == name for kind in kinds) for name in names]
-        firsts = np.cumsum([0, *(n_node[name] * count for name, count in zip(names, counts, strict=True))])
-        place = {kind: k for name in names for k, kind in enumerate(kind for kind in kinds if kind[0] == name)}
-        rows = []
-        for kind in kinds:
-            at = names.index(kind[0])
-            rows.append(np.asarray(edges[kind][0], np.int64) * counts[at] + (firsts[at] + place[kind]))
+        kinds = tuple(kind for of_source in by_source.values() for kind in of_source)
+        rows, first = [], 0
+        for name, of_source in by_source.items():
+            for place, kind in enumerate(of_source):
+                rows.append(np.asarray(edges[kind][0], np.int64) * len(of_source) + (first + place))
+            first += n_node[name] * len(of_source)
         receivers = np.concatenate([np.asarray(edges[kind][1], np.int64) for kind in kinds])
         sizes = [len(edges[kind][0]) for kind in kinds]
-        layout = host_layout(np.concatenate(rows), receivers, n_receivers, n_senders=int(firsts[-1]))
+        layout = host_layout(np.concatenate(rows), receivers, n_receivers, n_senders=first)
         order, ends_in = np.asarray(layout.order), np.asarray(layout.receivers, np.int64)
         relation = np.repeat(np.arange(len(kinds), dtype=np.int32), sizes)[order]
         passing = np.ones(len(order), np.float32)
@@ -170,9 +167,23 @@ def host_hetero_layout(
             weights=(passing / np.maximum(found[of_relation], 1.0)).astype(np.float32),  # type: ignore[arg-type]
             edge_types=kinds,
             n_edges=tuple(sizes),
-            sources=tuple((name, n_node[name], count) for name, count in zip(names, counts, strict=True)),
+            sources=tuple((name, n_node[name], len(of_source)) for name, of_source in by_source.items()),
         )
     return laid_out
+
+
+def relations_into(kinds: Iterable[EdgeType], node_type: str) -> dict[str, list[EdgeType]]:
+    """Source type → its edge types that lead to a node type, in their order.
+
+    Example:
+      >>> relations_into([("actor", "plays_in", "film"), ("film", "rev_plays_in", "actor")], "film")
+      {'actor': [('actor', 'plays_in', 'film')]}
+    """
+    by_source: dict[str, list[EdgeType]] = {}
+    for kind in kinds:
+        if kind[2] == node_type:
+            by_source.setdefault(kind[0], []).append(kind)
+    return by_source
 
 
 def stack_relations(values: Mapping[EdgeType, Array], edges: TypedEdges) -> Array:

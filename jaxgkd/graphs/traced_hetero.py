@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxgkd.graphs.hetero import EdgeType, HeteroLayout, TypedEdges
+from jaxgkd.graphs.hetero import EdgeType, HeteroLayout, TypedEdges, relations_into
 from jaxgkd.graphs.layout import Size
 from jaxgkd.graphs.traced_layout import one_more, traced_layout
 
@@ -21,14 +21,12 @@ def traced_hetero_layout(
     """
     laid_out = {}
     for node_type, n_receivers in n_node.items():
-        reaching = [kind for kind in edges if kind[2] == node_type]
-        if not reaching:
+        by_source = relations_into(edges, node_type)
+        if not by_source:
             continue
-        names = list(dict.fromkeys(kind[0] for kind in reaching))
-        kinds = tuple(kind for name in names for kind in reaching if kind[0] == name)
+        kinds = tuple(kind for of_source in by_source.values() for kind in of_source)
         rows, sources, first = [], [], 0
-        for name in names:
-            of_source = [kind for kind in kinds if kind[0] == name]
+        for name, of_source in by_source.items():
             rows += [first + edges[kind][0] * len(of_source) + place for place, kind in enumerate(of_source)]
             sources.append((name, n_node[name], len(of_source)))
             first = first + n_node[name] * len(of_source)
