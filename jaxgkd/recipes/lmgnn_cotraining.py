@@ -47,7 +47,7 @@ class CoTraining:
       dropout: of the graph network.
       freeze_steps: before which the language model stays as it is.
       refresh_every: r; refresh_texts: how many texts are read again then.
-      evaluate_every: steps between validations, before each of which all texts are read.
+      evaluate_every: steps between validations.
     """
 
     steps: int
@@ -95,6 +95,7 @@ def cotrain(
     start: tuple[Tree, Tree] | None = None,
     lm: Tree | None = None,
     embeddings: ArrayLike | None = None,
+    validated: np.ndarray | None = None,
     on_progress: Callable[[int, float], None] | None = None,
 ) -> CoTrained:
     """Train a language model and a graph network on a task, and keep the best of both by validation.
@@ -109,6 +110,8 @@ def cotrain(
       start: parameters and other state of the graph network; drawn where there are none.
       lm: weights of the upper layers; those of the untouched language model by default.
       embeddings: [texts, d] of all texts by ``lm``, which are made where they are not given.
+      validated: [m] the texts that validation looks at, which are read before it; all by default. A network without
+        convolutions looks at few, and reading all of them would take as long as the training does.
       on_progress: called with the step and the last validation score.
 
     Raises:
@@ -136,6 +139,7 @@ def cotrain(
         # Written over in place by every step: the caller's stays as it is.
         table = jnp.array(texts.read(lm) if embeddings is None else embeddings)
         age, done, skipped = np.zeros(texts.n_texts, int), 0, 0
+        looked_at = slice(None) if validated is None else validated
         scores = {0: float(_score(program, trained["gnn"], rest, table, shared))}
         best = (jax.tree.map(np.asarray, trained), rest, np.asarray(table), 0)
         order, times = np.empty(0, int), []
@@ -173,16 +177,19 @@ def cotrain(
                 table = table.at[stale].set(texts.read(trained["lm"], stale))
                 age[stale] = step
             if step % settings.evaluate_every == 0 or step == settings.steps:
-                whole = jnp.asarray(texts.read(trained["lm"])) if step > settings.freeze_steps else table
-                scores[step] = float(_score(program, trained["gnn"], rest, whole, shared))
-                table, age[:] = whole, step
+                if step > settings.freeze_steps:
+                    table = table.at[looked_at].set(texts.read(trained["lm"], validated))
+                age[looked_at] = step
+                scores[step] = float(_score(program, trained["gnn"], rest, table, shared))
                 if scores[step] > scores[best[3]]:
-                    best = (jax.tree.map(np.asarray, trained), rest, np.asarray(whole), step)
+                    best = (jax.tree.map(np.asarray, trained), rest, np.asarray(table), step)
                 if on_progress is not None:
                     on_progress(step, scores[step])
             training.reached(step, parts)
     milliseconds = 1e3 * float(np.median(times)) if times else 0.0
     state, rest, table, best_step = best
+    if validated is not None and best_step:
+        table = texts.read(jax.tree.map(jnp.asarray, state["lm"]))
     seconds = time.perf_counter() - begun
     return CoTrained(state["lm"], state["gnn"], rest, np.asarray(table), best_step, scores, seconds, milliseconds)
 

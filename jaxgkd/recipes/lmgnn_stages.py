@@ -171,6 +171,9 @@ class Stages:
         """`cotrain`, kept in the run's folder."""
         make = self._make(layers) if task is None else self.place.maker(layers, task)
         shared = arguments.pop("shared", None) or self.place.shared(self.table)
+        if not layers and isinstance(self._task, NodeTask):
+            first = self.place.texts.first[self._task.node_type]
+            arguments["validated"] = first + self.place.data.rows["valid"]
 
         def compute() -> Tree:
             with progress_bar(self.console, name, settings.steps) as tick:

@@ -205,6 +205,21 @@ def test_the_best_state_goes_with_its_table_and_seeds_repeat(nodes, texts):
     np.testing.assert_allclose(one.table, texts.read(jax.tree.map(jnp.asarray, one.lm)), rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_without_convolutions_needs_the_texts_that_validate_alone(nodes, texts, monkeypatch):
+    place, _, table = nodes
+    alone, asked = (place, place.maker(0), table), []
+    read = type(texts).read
+    monkeypatch.setattr(type(texts), "read", lambda self, *of: asked.append(of[1:]) or read(self, *of))
+    settings = replace(STEPS, batch_size=4, steps=6, refresh_every=10)
+    valid = texts.first["movie"] + place.data.rows["valid"]
+    few, whole = train(alone, settings, validated=valid), train(alone, settings)
+    assert few.scores == whole.scores and few.best_step == whole.best_step > 0
+    np.testing.assert_array_equal(flat((few.lm, few.params)), flat((whole.lm, whole.params)))
+    np.testing.assert_allclose(few.table, whole.table, rtol=1e-4, atol=1e-5)
+    # Before the first step, three times at validation, and once all texts of the best.
+    assert [len(each[0]) if each and each[0] is not None else 72 for each in asked[:5]] == [72, *[len(valid)] * 3, 72]
+
+
 def test_what_a_step_asks_for_passes_no_message_in_it(links):
     """Both directions of the six links of a step are out of the graph, and no other."""
     place, _, table = links
