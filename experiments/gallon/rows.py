@@ -17,6 +17,7 @@ from run_rows import main
 
 BONDS = ["--student", "neighbours"]
 BITS = ["--student", "fingerprint"]
+COUNTS = ["--student", "fragments"]
 # A graph network takes a hundred times as long as a bag of atoms, so fewer settings are tried for its rows.
 GRAPH = ["--student", "gnn", "--search", "2"]
 # Drug-like molecules of a screen, whose labels nobody reads.
@@ -52,6 +53,11 @@ ROWS: dict[str, list[str]] = {
     "esol-bits-beside": ["--data", "esol", *BITS, *BESIDE],
     "lipo-bits-beside": ["--data", "lipo", *BITS, *BESIDE],
     "tox21-bits-beside": ["--data", "tox21", *BITS, *BESIDE],
+    "bbbp-counts-beside": ["--data", "bbbp", *COUNTS, *BESIDE],
+    "clintox-counts-beside": ["--data", "clintox", *TEXTS, *COUNTS, *BESIDE],
+    "esol-counts-beside": ["--data", "esol", *COUNTS, *BESIDE],
+    "lipo-counts-beside": ["--data", "lipo", *COUNTS, *BESIDE],
+    "tox21-counts-beside": ["--data", "tox21", *COUNTS, *BESIDE],
     "bbbp-bits-beside-20000": ["--data", "bbbp", *BITS, *MANY],
     "clintox-bits-beside-20000": ["--data", "clintox", *TEXTS, *BITS, *MANY],
     "esol-bits-beside-20000": ["--data", "esol", *BITS, *MANY],

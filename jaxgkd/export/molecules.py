@@ -17,7 +17,7 @@ from jaxgkd.data.atom_fields import ATOM_FIELDS, BOND_FIELDS
 from jaxgkd.export.program import Input, Program
 from jaxgkd.graphs import RowBatch, aggregate
 from jaxgkd.graphs.traced_layout import layout_of_starts, one_more, traced_layout
-from jaxgkd.nn.molecule_bags import Bags
+from jaxgkd.nn.molecule_bags import Bags, damped
 from jaxgkd.nn.named_weights import states_of
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.gallon_bags import atom_sizes
@@ -38,9 +38,12 @@ def molecule_program(kept: KeptStudent) -> Program:
     kind = kept.reads["inputs"]
     make = molecule_student_maker(kept)
     graphdef = graphdef_of(make)
-    batch_of, inputs = {"graphs": (_flat, _FLAT), "paths": (_rows, _ROWS), "fingerprint": (_bits, _BITS)}.get(
-        kind, (_bag, {"atom_start": _START, "atoms": _bag_atoms(kind)})
-    )
+    batch_of, inputs = {
+        "graphs": (_flat, _FLAT),
+        "paths": (_rows, _ROWS),
+        "fingerprint": (_bits, _BITS),
+        "fragments": (_fragments, _FRAGMENTS),
+    }.get(kind, (_bag, {"atom_start": _START, "atoms": _bag_atoms(kind)}))
     implicit = kept.reads["hydrogens"] == "implicit"
 
     def call(weights: _Arrays, given: _Arrays) -> Array:
@@ -76,6 +79,14 @@ _ROWS = {
 _BITS = {
     "bit_start": Input(("n + 1",), "int32", "bits bit_start[i]:bit_start[i + 1] are those of molecule i"),
     "bits": Input(("v",), "int32", f"Morgan fingerprint of radius 2, the bits that are set, below {BITS}"),
+}
+
+_FRAGMENTS = {
+    "fragment_start": Input(
+        ("n + 1",), "int32", "fragments fragment_start[i]:fragment_start[i + 1] are those of molecule i"
+    ),
+    "fragments": Input(("v",), "int32", f"Morgan count fingerprint of radius 2, what is there, below {BITS}"),
+    "counts": Input(("v",), "int32", "how often each of them is there"),
 }
 
 
@@ -121,6 +132,11 @@ def _bits(given: _Arrays) -> Bags:
     layout = layout_of_starts(one_more(given["bits"]), given["bit_start"], BITS)
     counts = one_more(jnp.ones(given["bits"].shape[0]))
     return Bags(jnp.arange(BITS)[:, None], layout, counts, _sizes(given["bit_start"]))
+
+
+def _fragments(given: _Arrays) -> Bags:
+    bags = _bits({"bit_start": given["fragment_start"], "bits": given["fragments"]})
+    return bags._replace(counts=damped(one_more(given["counts"])))
 
 
 def _sizes(start: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Students that see a molecule as a bag: of its atoms, each by itself, or of the bits of a fingerprint. No bonds.
+"""Students that see a molecule as a bag: of its atoms, each by itself, or of its fragments. No bonds.
 
 A network over single atoms says the same of two atoms with the same fields, and a data set of a hundred thousand atoms
 has a few hundred different ones. So the network is computed once for each of these, and a molecule is a row of counts:
@@ -61,10 +61,16 @@ def bags_of(fields: np.ndarray, start: np.ndarray) -> Bags:
     return _bags(things, pairs // u, pairs % u, counts, n)
 
 
-def bags_of_bits(bits: np.ndarray) -> Bags:
-    """Molecules as bags of the bits that are set in their fingerprints [n, u], of 0 and 1."""
-    molecule, bit = np.nonzero(bits)
-    return _bags(np.arange(bits.shape[1])[:, None], molecule, bit, np.ones(len(bit)), len(bits))
+def bags_of_fragments(counts: np.ndarray) -> Bags:
+    """Molecules as bags of fragments: [n, u] how often each is there, `damped`; or 0 and 1, a fingerprint's bits."""
+    molecule, fragment = np.nonzero(counts)
+    often = np.asarray(damped(counts[molecule, fragment]))
+    return _bags(np.arange(counts.shape[1])[:, None], molecule, fragment, often, len(counts))
+
+
+def damped(counts: ArrayLike) -> Array:
+    """``log2(1 + c)``: once counts as a bit does, and each further time for less."""
+    return jnp.log2(1.0 + jnp.asarray(counts, jnp.float32))
 
 
 def padded_bags(bags: Bags, n: int, *, round_up: Callable[[int], int]) -> Bags:
@@ -141,7 +147,7 @@ class ReadAtoms(nnx.Module):
 
 
 class FingerprintMLP(nnx.Module):
-    """An MLP over the bits of a fingerprint, with one hidden layer."""
+    """An MLP over the bits of a fingerprint, or over how often each of its fragments is there; one hidden layer."""
 
     def __init__(self, n_bit: int, width: int, n_outputs: int, *, rngs: nnx.Rngs):
         """``n_bit`` inputs, ``width`` hidden units and ``n_outputs`` tasks; ``rngs`` of the initial weights."""

@@ -16,21 +16,21 @@ import numpy as np
 from flax import nnx
 from scipy.special import expit
 
-from jaxgkd.data.bond_counts import neighbour_fields
 from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.new_molecules import NewMolecules, read_new_molecules
 from jaxgkd.graphs import Batches, ManyGraphs, row_batches, shortest_paths
 from jaxgkd.graphs.budgets import Budget
 from jaxgkd.graphs.input_rows import slots
 from jaxgkd.graphs.size_classes import similar_budgets
-from jaxgkd.nn.molecule_bags import Bags, bags_of, bags_of_bits, padded_bags
+from jaxgkd.nn.molecule_bags import padded_bags
 from jaxgkd.nn.molecule_relations import bond_counts, bond_kinds
 from jaxgkd.nn.named_weights import states_of
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.predict.outcome import Outcome
 from jaxgkd.predict.output_file import OutputFile
+from jaxgkd.recipes.gallon_bags import bags_for
 from jaxgkd.recipes.kept_molecules import N_HOP, in_unit, molecule_student_maker, network_weights
-from jaxgkd.recipes.molecule_baselines import element_counts, fingerprints
+from jaxgkd.recipes.molecule_baselines import element_counts
 from jaxgkd.training.batch_loop import over_runs
 from jaxgkd.training.student_folder import KeptStudent
 
@@ -146,20 +146,10 @@ def _chunk_in_rows(graphs: ManyGraphs, budgets: Sequence[Budget], ask: Ask) -> n
     return np.concatenate(outputs, axis=1)[:, np.argsort(np.concatenate(index))]
 
 
-def _bags(kind: str, molecules: Molecules, ask: Ask) -> Iterator[np.ndarray]:
-    """Outputs of networks over bags of atoms, of atoms with their neighbours, or of fingerprint bits."""
+def _bags(kind: Any, molecules: Molecules, ask: Ask) -> Iterator[np.ndarray]:
+    """Outputs of networks over bags of atoms, of atoms with their neighbours, or of fragments."""
     size = min(_CHUNK, len(molecules))
     for start in range(0, len(molecules), size):
         rows = range(start, min(start + size, len(molecules)))
-        bags = _bags_of(kind, molecules, rows)
+        bags = bags_for(molecules, kind, rows)
         yield ask(padded_bags(bags, size + 1, round_up=slots))[:, : len(rows)]
-
-
-def _bags_of(kind: str, molecules: Molecules, rows: range) -> Bags:
-    if kind == "fingerprint":
-        return bags_of_bits(fingerprints(molecules, rows))
-    start = np.asarray(molecules.atom_start[rows.start : rows.stop + 1])
-    fields = np.asarray(molecules.atoms[start[0] : start[-1]])
-    if kind == "neighbours":
-        fields = np.concatenate([fields, neighbour_fields(molecules.graphs().part(rows.start, rows.stop))], axis=1)
-    return bags_of(fields, start - start[0])

@@ -33,6 +33,7 @@ from jaxgkd.data.rdkit_molecules import load_nci
 from jaxgkd.data.splits import Split
 from jaxgkd.nn.molecule_problem import Make
 from jaxgkd.recipes.gallon_bag_students import BagClass
+from jaxgkd.recipes.gallon_bags import OF_FRAGMENTS
 from jaxgkd.recipes.gallon_config import GALLON, MODALITIES, check, rows_of, settings_of, shrunk
 from jaxgkd.recipes.gallon_costs import teacher_costs
 from jaxgkd.recipes.gallon_graph_students import GraphClass
@@ -174,7 +175,7 @@ def _students(
         targets,
         splits,
         kind=config.student,
-        width=config.width or {"fingerprint": 8}.get(config.student, 32),
+        width=config.width or (8 if config.student in OF_FRAGMENTS else 32),
         layers=config.layers or 2,
         beside=beside,
         epochs=config.epochs or 300,
@@ -280,6 +281,7 @@ def _labels(config: GALLON) -> dict[str, str]:
         "atoms": "MLP over atoms",
         "neighbours": "MLP over atoms and their bonds",
         "fingerprint": "MLP over a fingerprint",
+        "fragments": "MLP over counts of fragments",
         "gnn": "GNN",
     }[config.student]
     labels = {f"student_{name}": f"+ {label}" for name, label in named.items()}

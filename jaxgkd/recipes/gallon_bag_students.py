@@ -21,7 +21,7 @@ from jaxgkd.data.splits import Split
 from jaxgkd.nn.molecule_bags import AtomMLP, Bags, FingerprintMLP, Summary
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, taught_problem
-from jaxgkd.recipes.gallon_bags import Kind, atom_sizes, bags_for
+from jaxgkd.recipes.gallon_bags import OF_FRAGMENTS, Kind, atom_sizes, bags_for
 from jaxgkd.recipes.gallon_heads import principal_components
 from jaxgkd.recipes.gallon_students import COMPONENTS, Graduates, Studied, of_chosen
 from jaxgkd.recipes.gallon_teachers import Said
@@ -75,7 +75,16 @@ class BagClass:
         """See the fields; ``splits`` are those of all seeds, ``beside`` has all teachers in their order."""
         n_valid = max(len(split.valid) for split in splits)
         return cls(
-            molecules, bags_for(molecules, kind), targets, kind, width, layers, tuple(beside), beside, n_valid, epochs
+            molecules,
+            bags_for(molecules, kind, range(len(molecules))),
+            targets,
+            kind,
+            width,
+            layers,
+            tuple(beside),
+            beside,
+            n_valid,
+            epochs,
         )
 
     def make(self, n_components: tuple[int, ...]) -> Callable[[Array], TaughtStudent]:
@@ -172,7 +181,7 @@ def _maker(
     kind: Kind, width: int, layers: int, n_task: int, n_components: tuple[int, ...]
 ) -> Callable[[Array], TaughtStudent]:
     def student(rngs: nnx.Rngs) -> nnx.Module:
-        if kind == "fingerprint":
+        if kind in OF_FRAGMENTS:
             return FingerprintMLP(BITS, width, n_task, rngs=rngs)
         return AtomMLP(atom_sizes(kind), width, layers, n_task, rngs=rngs)
 

@@ -137,10 +137,11 @@ class GALLON:
     """Add rows for language models that read the SMILES alone, the description alone, or SMILES and bonds."""
 
     student: Kind | Literal["gnn"] = "atoms"
-    """MLP over single atoms, over atoms with counts of what they are bonded to, or over the bits of a fingerprint
-    (ECFP4); or gnn, a graph network over the bonds, which costs more and can take more."""
+    """MLP over single atoms, over atoms with counts of what they are bonded to, over the bits of a fingerprint (ECFP4), or
+    over how often each of its fragments is there; or gnn, a graph network over the bonds, which costs more and can
+    take more."""
     width: int = 0
-    """Of its states; 0 takes 32, or 8 over a fingerprint: some ten or twenty thousand weights."""
+    """Of its states; 0 takes 32, or 8 over a fingerprint or fragments: some ten or twenty thousand weights."""
     layers: int = 0
     """Of the MLP over an atom, or of the graph network; 0 takes 2 and 3."""
     gnn_strength: float = 1.0

@@ -67,7 +67,7 @@ def read_beside_atoms(lesson: Lesson, said: Said) -> Said:
         },
     }
     shared = {
-        "molecules": (jnp.asarray(texts), bags_for(lesson.molecules, READ)),
+        "molecules": (jnp.asarray(texts), bags_for(lesson.molecules, READ, range(n))),
         "targets": jnp.asarray(np.where(in_train[:, None], labels, np.nan)),
         "taught": Taught(jnp.zeros((0, n, labels.shape[1])), (), jnp.zeros((0, n), bool)),
         "valid_rows": jnp.asarray(split.valid),

@@ -16,7 +16,7 @@ from jaxgkd.data.molecule_sets import unit_of
 from jaxgkd.data.molecules import Molecules
 from jaxgkd.nn.molecule_bags import AtomMLP, FingerprintMLP
 from jaxgkd.nn.named_weights import student_weights
-from jaxgkd.recipes.gallon_bags import atom_sizes
+from jaxgkd.recipes.gallon_bags import OF_FRAGMENTS, atom_sizes
 from jaxgkd.recipes.gallon_graph_students import GraphSummary
 from jaxgkd.recipes.molecule_baselines import BITS, composition_weights, element_counts
 from jaxgkd.recipes.molecule_networks import Sizes, make_open_student
@@ -125,7 +125,7 @@ def molecule_student_maker(kept: KeptStudent) -> Callable[[jax.Array], nnx.Modul
         if kind == "gnn":
             return GraphSummary(width, layers, tasks, key)
         rngs = nnx.Rngs(params=key)
-        if kind == "fingerprint":
+        if kind in OF_FRAGMENTS:
             return FingerprintMLP(BITS, width, tasks, rngs=rngs)
         return AtomMLP(atom_sizes(kind), width, layers, tasks, rngs=rngs)
 

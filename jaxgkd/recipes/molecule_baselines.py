@@ -176,6 +176,16 @@ def fingerprints(molecules: Molecules, rows: range) -> np.ndarray:
     return bits
 
 
+def fragment_counts(molecules: Molecules, rows: range) -> np.ndarray:
+    """How often each fragment that a bit of `fingerprints` stands for is there, [rows, 2048] uint16."""
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=_RADIUS, fpSize=BITS)
+    counts = np.empty((len(rows), BITS), np.uint16)
+    with rdBase.BlockLogs():
+        for at, i in enumerate(rows):
+            counts[at] = generator.GetCountFingerprintAsNumPy(Chem.RemoveHs(molecules.rdkit_molecule(i)))
+    return counts
+
+
 def ridge(inputs: np.ndarray, labels: np.ndarray, strength: float) -> Callable[[np.ndarray], np.ndarray]:
     """The function of inputs that minimises ``Σ (y - w·x - b)² + strength · |w|²``.
 

@@ -14,7 +14,7 @@ from jaxgkd.graphs import shortest_paths
 from jaxgkd.nn.molecule_relations import bond_counts, bond_kinds
 from jaxgkd.nn.named_weights import student_weights
 from jaxgkd.recipes.kept_molecules import molecule_student_maker
-from jaxgkd.recipes.molecule_baselines import fingerprints
+from jaxgkd.recipes.molecule_baselines import fingerprints, fragment_counts
 from jaxgkd.training.student_folder import KeptStudent, write_student
 
 SMILES = ["CCO", "c1ccccc1C(=O)O", "C", "CC(C)N", "C#N.Cl"]
@@ -24,6 +24,7 @@ MODELS = {
     "atoms": {"recipe": "gallon", "model": {"kind": "atoms", "width": 8, "layers": 2, "tasks": 2}},
     "neighbours": {"recipe": "gallon", "model": {"kind": "neighbours", "width": 8, "layers": 2, "tasks": 2}},
     "fingerprint": {"recipe": "gallon", "model": {"kind": "fingerprint", "width": 8, "layers": 2, "tasks": 2}},
+    "fragments": {"recipe": "gallon", "model": {"kind": "fragments", "width": 8, "layers": 2, "tasks": 2}},
 }
 
 
@@ -60,6 +61,10 @@ def inputs_of(kind: str, molecules) -> dict[str, np.ndarray]:
     if kind == "fingerprint":
         bits = fingerprints(molecules, range(len(molecules)))
         return {"bit_start": np.r_[0, np.cumsum(bits.sum(axis=1))], "bits": np.nonzero(bits)[1]}
+    if kind == "fragments":
+        counts = fragment_counts(molecules, range(len(molecules)))
+        start, there = np.r_[0, np.cumsum((counts > 0).sum(axis=1))], np.nonzero(counts)
+        return {"fragment_start": start, "fragments": there[1], "counts": counts[there]}
     if kind == "atoms":
         return flat
     paths, counts = shortest_paths(graphs, bond_kinds(graphs.edges["fields"])), bond_counts(graphs)
@@ -88,6 +93,7 @@ def inputs_of(kind: str, molecules) -> dict[str, np.ndarray]:
         ("graphs", "binary", "implicit"),
         ("neighbours", "values", "explicit"),
         ("fingerprint", "binary", "implicit"),
+        ("fragments", "values", "explicit"),
         pytest.param("graphs", "values", "explicit", marks=pytest.mark.thorough),
         pytest.param("atoms", "values", "implicit", marks=pytest.mark.thorough),
     ],

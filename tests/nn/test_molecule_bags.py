@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxgkd.nn.molecule_bags import AtomMLP, FingerprintMLP, ReadAtoms, bags_of, bags_of_bits, padded_bags
+from jaxgkd.nn.molecule_bags import AtomMLP, FingerprintMLP, ReadAtoms, bags_of, bags_of_fragments, damped, padded_bags
 
 SIZES = (5, 3)
 COUNTS = [3, 1, 6, 2]
@@ -56,9 +56,18 @@ def test_bits_are_an_mlp_over_the_fingerprint():
     bits[3] = 0
     model = FingerprintMLP(12, 4, 2, rngs=nnx.Rngs(0))
     state = np.maximum(bits @ np.asarray(model.kernel[...]) + np.asarray(model.bias[...]), 0)
-    found = model(bags_of_bits(bits))
+    found = model(bags_of_fragments(bits))
     np.testing.assert_allclose(found.state, state, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.outputs, model.head(jnp.asarray(state)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_fragment_that_is_there_more_than_once_counts_for_its_logarithm():
+    counts = np.array([[0, 1, 3], [7, 0, 0]], np.uint16)
+    model = FingerprintMLP(3, 4, 1, rngs=nnx.Rngs(0))
+    kernel = np.asarray(model.kernel[...])
+    state = np.maximum(np.array([kernel[1] + 2 * kernel[2], 3 * kernel[0]]), 0)
+    np.testing.assert_allclose(model(bags_of_fragments(counts)).state, state, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(damped([0, 1, 3, 7]), [0, 1, 2, 3], rtol=1e-6)
 
 
 def test_padding_changes_nothing_that_is_said(atoms):

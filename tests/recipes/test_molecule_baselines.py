@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 from rdkit import Chem, DataStructs
-from rdkit.Chem import AllChem
+from rdkit.Chem import AllChem, rdFingerprintGenerator
 from scipy.special import expit
 
 from jaxgkd.data.molecules import load_molecules
@@ -14,6 +14,8 @@ from jaxgkd.recipes.molecule_baselines import (
     composition_weights,
     ecfp4,
     element_counts,
+    fingerprints,
+    fragment_counts,
     ridge,
     ridge_logistic,
 )
@@ -148,6 +150,17 @@ def test_fingerprints_do_not_see_hydrogens(molecules, tmp_path):
         AllChem.GetMorganFingerprintAsBitVect(Chem.MolFromSmiles(SMILES[5]), 2, 2048), first
     )
     np.testing.assert_array_equal(ecfp4(molecules)[5], first)
+
+
+def test_fragments_are_counted_where_a_fingerprint_has_bits(molecules):
+    rows = range(2, 6)
+    counts, bits = fragment_counts(molecules, rows), fingerprints(molecules, rows)
+    np.testing.assert_array_equal(counts > 0, bits > 0)
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+    found = generator.GetCountFingerprint(Chem.MolFromSmiles(SMILES[5])).GetNonzeroElements()
+    there = np.flatnonzero(counts[3])
+    assert dict(zip(there.tolist(), counts[3][there].tolist(), strict=True)) == found
+    assert max(found.values()) > 1
 
 
 def test_the_forest_says_what_it_lacks(molecules, split, monkeypatch):
