@@ -137,8 +137,8 @@ class GALLON:
     """Add rows for language models that read the SMILES alone, the description alone, or SMILES and bonds."""
 
     student: Kind | Literal["gnn"] = "atoms"
-    """MLP over single atoms, over atoms with counts of what they are bonded to, over the bits of a fingerprint (ECFP4), or
-    over how often each of its fragments is there; or gnn, a graph network over the bonds, which costs more and can
+    """MLP over single atoms, over atoms with counts of what they are bonded to, over the bits of a fingerprint (ECFP4),
+    or over how often each of its fragments is there; or gnn, a graph network over the bonds, which costs more and can
     take more."""
     width: int = 0
     """Of its states; 0 takes 32, or 8 over a fingerprint or fragments: some ten or twenty thousand weights."""
