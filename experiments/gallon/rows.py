@@ -63,11 +63,11 @@ ROWS: dict[str, list[str]] = {
     "clintox-bits-beside-20000": ["--data", "clintox", *TEXTS, *BITS, *MANY],
     "esol-bits-beside-20000": ["--data", "esol", *BITS, *MANY],
     "lipo-bits-beside-20000": ["--data", "lipo", *BITS, *MANY],
-    "bbbp-fixed": ["--data", "bbbp", *FIXED],
-    "clintox-fixed": ["--data", "clintox", *TEXTS, *FIXED],
-    "esol-fixed": ["--data", "esol", *FIXED],
-    "lipo-fixed": ["--data", "lipo", *FIXED],
-    "tox21-fixed": ["--data", "tox21", *FIXED],
+    "bbbp-fixed": ["--data", "bbbp", *COUNTS, *BESIDE, *FIXED],
+    "clintox-fixed": ["--data", "clintox", *TEXTS, *COUNTS, *BESIDE, *FIXED],
+    "esol-fixed": ["--data", "esol", *COUNTS, *BESIDE, *FIXED],
+    "lipo-fixed": ["--data", "lipo", *COUNTS, *BESIDE, *FIXED],
+    "tox21-fixed": ["--data", "tox21", *COUNTS, *BESIDE, *FIXED, "--baselines", "mean", "composition"],
 }
 
 

@@ -35,8 +35,8 @@ def main() -> None:
     found = summaries(HERE / "results")
     rows = [line for name, summary in found for line in rows_of(name, summary)]
     write_between(HERE / "README.md", COMMAND, ["", *overview(found), *costs(found), *rows])
-    # Bits and variants are in this folder's page.
-    short = [(name, summary) for name, summary in found if "-" not in name and name != "default"]
+    # Other students, and other splits, are in this folder's page.
+    short = [(name, summary) for name, summary in found if name.endswith("-counts-beside")]
     write_between(HERE.parents[1] / "README.md", COMMAND, short_lines(short, "LM"))
 
 
