@@ -15,12 +15,13 @@ from jax import Array
 from jaxgkd.export.program import Input, Program
 from jaxgkd.graphs import reverse_of
 from jaxgkd.graphs.traced_hetero import traced_hetero_layout
+from jaxgkd.language import Encoder
 from jaxgkd.language.tokens import TOKENIZER_FILES
 from jaxgkd.nn.hetero_tasks import NodeTask
 from jaxgkd.nn.named_weights import states_of
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.kept_hetero import GNN, IDS, LM, hetero_maker, hetero_task, language_model
-from jaxgkd.recipes.lmgnn_texts import embedding
+from jaxgkd.recipes.lmgnn_texts import unit_mean
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.token_states import lower_part, upper_part
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
@@ -52,9 +53,10 @@ def hetero_program(kept: KeptStudent) -> Program:
         def embeddings(texts: tuple[Array, Array]) -> Array:
             tokens, lengths = texts
             mask = (jnp.arange(tokens.shape[1]) < lengths[:, None]).astype(jnp.int32)
+            states = lower.network.embed(lower.config, lower.weights(), tokens, mask)
             # In the precision in which a run keeps these states on disk.
-            states = lower.hidden_states(tokens, mask)[-1].astype(jnp.float16)
-            return embedding(higher, states.astype(jnp.float32), mask)
+            states = _last_state(lower, states, mask).astype(jnp.float16).astype(jnp.float32)
+            return unit_mean(_last_state(higher, states, mask), mask)
 
         entering = {}
         for name in types:
@@ -90,7 +92,8 @@ def hetero_program(kept: KeptStudent) -> Program:
     }[kept.says["kind"]]
     folder = encoder.tokenizer.folder
     files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
-    return Program(call, inputs, output, about, beside, files)
+    limits = tuple(f"t{types.index(name)} <= {kept.reads['max_tokens']}" for name in kept.reads["texts"])
+    return Program(call, inputs, output, about, limits, beside, files)
 
 
 def _inputs(kept: KeptStudent, encoder: TextEncoder) -> dict[str, Input]:
@@ -99,8 +102,11 @@ def _inputs(kept: KeptStudent, encoder: TextEncoder) -> dict[str, Input]:
     for number, name in enumerate(kept.model["d_in"]):
         n = f"n{number}"
         if name in reads["texts"]:
-            about = f"ids by the tokenizer beside of every {name}'s text, cut to {width}, filled with"
-            inputs[f"tokens_{name}"] = Input((n, width), "int32", f"{about} {encoder.tokenizer.padding_id}")
+            about = (
+                f"ids by the tokenizer beside, of every {name}'s text: its columns, those that are empty left out, with"
+            )
+            about += f" a line break between them; cut to {width}, filled with {encoder.tokenizer.padding_id}"
+            inputs[f"tokens_{name}"] = Input((n, f"t{number}"), "int32", about)
             inputs[f"lengths_{name}"] = Input((n,), "int32", f"tokens of every {name}'s text, 1 or more")
         elif name in reads["features"]:
             inputs[f"features_{name}"] = Input((n, reads["features"][name]), "float32", f"of every {name}")
@@ -116,6 +122,12 @@ def _inputs(kept: KeptStudent, encoder: TextEncoder) -> dict[str, Input]:
             about = f"row of a {of} of every pair that is asked about, which is not among the edges of {name}"
             inputs[end] = Input(("q",), "int32", about)
     return inputs
+
+
+def _last_state(model: Encoder, states: Array, mask: Array) -> Array:
+    """[b, t, d] above all layers; in one piece, since symbols cannot be compared, as blocks of a size would need."""
+    network, config = model.network, model.config
+    return network.read_between(config, model.weights(), states, mask, (0, config.n_layers), lambda each: each)[:, -1]
 
 
 def _some_at_a_time(function: Callable[[Any], Array], rows: tuple[Array, ...], size: int) -> Array:

@@ -35,6 +35,7 @@ class Program(NamedTuple):
       call: from the weights of one member by name, and the inputs by name, to an array.
       inputs: name → what goes in.
       output: shape in words; about: what comes out, in words.
+      limits: what holds of symbols, such as ``t <= 64``.
       beside: name → weights that the run does not keep, the same for all members.
       files: name → content of what goes with the program beside what the run keeps.
     """
@@ -43,6 +44,7 @@ class Program(NamedTuple):
     inputs: Mapping[str, Input]
     output: tuple[int | str, ...]
     about: str
+    limits: tuple[str, ...] = ()
     beside: Mapping[str, np.ndarray] = MappingProxyType({})
     files: Mapping[str, bytes] = MappingProxyType({})
 
@@ -54,7 +56,7 @@ def lower(program: Program, weights: Mapping[str, np.ndarray]) -> export.Exporte
       program: of one member.
       weights: name → [members, ...].
     """
-    scope = export.SymbolicScope()
+    scope = export.SymbolicScope(program.limits)
     given = {
         name: jax.ShapeDtypeStruct(
             export.symbolic_shape(", ".join(map(_symbol, each.shape)) + ",", scope=scope), np.dtype(each.dtype)

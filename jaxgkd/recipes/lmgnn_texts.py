@@ -97,7 +97,12 @@ def graph_texts(
 
 def embedding(upper: Encoder, states: Array, mask: Array) -> Array:
     """[b, d] of length 1: the mean over the tokens of the last layer."""
-    pooled = pool(upper.states_from(states, mask, 0)[-1], mask, "mean")
+    return unit_mean(upper.states_from(states, mask, 0)[-1], mask)
+
+
+def unit_mean(states: Array, mask: Array) -> Array:
+    """[b, d] of length 1: the mean of states [b, t, d] over tokens that are there."""
+    pooled = pool(states, mask, "mean")
     return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-9)
 
 

@@ -26,9 +26,8 @@ def inputs_of(folder, data, *, shuffled) -> dict[str, np.ndarray]:
     inputs = {}
     for name, nodes in graph.nodes.items():
         if f"tokens_{name}" in manifest["inputs"]:
-            longest = manifest["inputs"][f"tokens_{name}"]["shape"][1]
             tokenizer = AutoTokenizer.from_pretrained(folder)
-            batch = tokenizer(list(nodes.texts), max_length=longest, padding="max_length", truncation=True)
+            batch = tokenizer(list(nodes.texts), max_length=12, padding="longest", truncation=True)
             inputs[f"tokens_{name}"] = np.array(batch["input_ids"])
             inputs[f"lengths_{name}"] = np.sum(batch["attention_mask"], axis=1)
         elif f"rows_{name}" in manifest["inputs"]:
