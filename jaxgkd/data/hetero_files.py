@@ -9,9 +9,9 @@
 
 Nodes of a type are in ``nodes_movie.csv`` (or ``.csv.gz``, ``.parquet``) with a column ``node``, and its features, if
 any, in ``features_movie.npz``; edges in ``edges_actor__acts_in__movie.csv`` with ``src`` and ``dst``. Columns are read
-only where ``metadata.json`` names them: nothing else can give a label away. Nodes that are to be predicted by a student
-that reads no links need no ``edge_types``. A task on edges may name a ``label``, its
-``classes`` and a ``split``; ``order`` says in words what a split goes by.
+only where ``metadata.json`` names them: nothing else can give a label away. A task on edges may name a ``label``, its
+``classes`` and a ``split``; ``order`` says in words what a split goes by. Nodes that are to be predicted by a student
+that reads no links need no ``edge_types``.
 """
 
 import json

@@ -64,16 +64,14 @@ def run(config: Export, console: Console) -> Path:
     weights |= {name: np.broadcast_to(leaf, (len(members), *leaf.shape)) for name, leaf in program.beside.items()}
     weights = {name: np.ascontiguousarray(leaf, np.float32) for name, leaf in weights.items()}
     lowered = lower(program, weights)
-    files = (
-        dict(kept.files)
-        | dict(program.files)
-        | {
-            "weights.safetensors": save_tensors(weights),
-            "program.jax": bytes(_serialized(lowered)),
-            "program.mlir": lowered.mlir_module_serialized,
-            _LOADER: Path(exported.__file__).read_bytes(),
-        }
-    )
+    files = {
+        **kept.files,
+        **program.files,
+        "weights.safetensors": save_tensors(weights),
+        "program.jax": bytes(_serialized(lowered)),
+        "program.mlir": lowered.mlir_module_serialized,
+        _LOADER: Path(exported.__file__).read_bytes(),
+    }
     manifest = {
         "format": 1,
         "recipe": kept.recipe,

@@ -97,15 +97,13 @@ def hetero_program(kept: KeptStudent) -> Program:
 
 
 def _inputs(kept: KeptStudent, encoder: TextEncoder) -> dict[str, Input]:
-    """One symbol for the number of nodes of every type, and one for the edges of every relation."""
+    """What goes in: a symbol for every type's number of nodes and longest text, and for every relation's edges."""
     reads, width, inputs = kept.reads, kept.reads["max_tokens"], {}
     for number, name in enumerate(kept.model["d_in"]):
         n = f"n{number}"
         if name in reads["texts"]:
-            about = (
-                f"ids by the tokenizer beside, of every {name}'s text: its columns, those that are empty left out, with"
-            )
-            about += f" a line break between them; cut to {width}, filled with {encoder.tokenizer.padding_id}"
+            about = f"ids by the tokenizer beside, of every {name}'s text: its columns, but for empty ones, with a line"
+            about += f" break between them; cut to {width}, filled with {encoder.tokenizer.padding_id}"
             inputs[f"tokens_{name}"] = Input((n, f"t{number}"), "int32", about)
             inputs[f"lengths_{name}"] = Input((n,), "int32", f"tokens of every {name}'s text, 1 or more")
         elif name in reads["features"]:

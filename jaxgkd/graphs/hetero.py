@@ -12,6 +12,7 @@ Every relation may be joined by its reverse, whose edges are the same ones the o
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgkd.graphs.aggregate import aggregate
-from jaxgkd.graphs.layout import Layout, host_layout
+from jaxgkd.graphs.layout import Layout, Size, host_layout
 
 #: Type of the senders, name of the relation, type of the receivers.
 EdgeType = tuple[str, str, str]
@@ -141,18 +142,14 @@ def host_hetero_layout(
     """
     laid_out = {}
     for node_type, n_receivers in n_node.items():
-        by_source = relations_into(edges, node_type)
-        if not by_source:
+        stacking = stacking_into(node_type, edges, n_node)
+        if not stacking.rows:
             continue
-        kinds = tuple(kind for of_source in by_source.values() for kind in of_source)
-        rows, first = [], 0
-        for name, of_source in by_source.items():
-            for place, kind in enumerate(of_source):
-                rows.append(np.asarray(edges[kind][0], np.int64) * len(of_source) + (first + place))
-            first += n_node[name] * len(of_source)
+        kinds = tuple(stacking.rows)
+        rows = [np.asarray(edges[kind][0], np.int64) * step + first for kind, (first, step) in stacking.rows.items()]
         receivers = np.concatenate([np.asarray(edges[kind][1], np.int64) for kind in kinds])
         sizes = [len(edges[kind][0]) for kind in kinds]
-        layout = host_layout(np.concatenate(rows), receivers, n_receivers, n_senders=first)
+        layout = host_layout(np.concatenate(rows), receivers, n_receivers, n_senders=stacking.n_rows)
         order, ends_in = np.asarray(layout.order), np.asarray(layout.receivers, np.int64)
         relation = np.repeat(np.arange(len(kinds), dtype=np.int32), sizes)[order]
         passing = np.ones(len(order), np.float32)
@@ -167,23 +164,42 @@ def host_hetero_layout(
             weights=(passing / np.maximum(found[of_relation], 1.0)).astype(np.float32),  # type: ignore[arg-type]
             edge_types=kinds,
             n_edges=tuple(sizes),
-            sources=tuple((name, n_node[name], len(of_source)) for name, of_source in by_source.items()),
+            sources=stacking.sources,
         )
     return laid_out
 
 
-def relations_into(kinds: Iterable[EdgeType], node_type: str) -> dict[str, list[EdgeType]]:
-    """Source type → its edge types that lead to a node type, in their order.
+class Stacking(NamedTuple):
+    """Which rows the edges into a node type start from.
+
+    Fields:
+      rows: edge type → first row and step: node j's row is ``first + j step``.
+      sources: as of `TypedEdges`; n_rows: of all sources.
+    """
+
+    rows: dict[EdgeType, tuple[Size, int]]
+    sources: tuple[tuple[str, Size, int], ...]
+    n_rows: Size
+
+
+def stacking_into(node_type: str, kinds: Iterable[EdgeType], n_node: Mapping[str, Size]) -> Stacking:
+    """The rows of the relations, of all there are, that lead to the nodes of a type.
 
     Example:
-      >>> relations_into([("actor", "plays_in", "film"), ("film", "rev_plays_in", "actor")], "film")
-      {'actor': [('actor', 'plays_in', 'film')]}
+      >>> kinds = [("actor", "plays_in", "film"), ("actor", "known_for", "film"), ("film", "rev_plays_in", "actor")]
+      >>> stacking_into("film", kinds, {"actor": 3, "film": 2}).rows
+      {('actor', 'plays_in', 'film'): (0, 2), ('actor', 'known_for', 'film'): (1, 2)}
     """
     by_source: dict[str, list[EdgeType]] = {}
     for kind in kinds:
         if kind[2] == node_type:
             by_source.setdefault(kind[0], []).append(kind)
-    return by_source
+    rows, sources, first = {}, [], 0
+    for name, of_source in by_source.items():
+        rows |= {kind: (first + place, len(of_source)) for place, kind in enumerate(of_source)}
+        sources.append((name, n_node[name], len(of_source)))
+        first = first + n_node[name] * len(of_source)
+    return Stacking(rows, tuple(sources), first)
 
 
 def stack_relations(values: Mapping[EdgeType, Array], edges: TypedEdges) -> Array:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxgkd.graphs.hetero import EdgeType, HeteroLayout, TypedEdges, relations_into
+from jaxgkd.graphs.hetero import EdgeType, HeteroLayout, TypedEdges, stacking_into
 from jaxgkd.graphs.layout import Size
 from jaxgkd.graphs.traced_layout import one_more, traced_layout
 
@@ -21,18 +21,14 @@ def traced_hetero_layout(
     """
     laid_out = {}
     for node_type, n_receivers in n_node.items():
-        by_source = relations_into(edges, node_type)
-        if not by_source:
+        stacking = stacking_into(node_type, edges, n_node)
+        if not stacking.rows:
             continue
-        kinds = tuple(kind for of_source in by_source.values() for kind in of_source)
-        rows, sources, first = [], [], 0
-        for name, of_source in by_source.items():
-            rows += [first + edges[kind][0] * len(of_source) + place for place, kind in enumerate(of_source)]
-            sources.append((name, n_node[name], len(of_source)))
-            first = first + n_node[name] * len(of_source)
-        senders, receivers = jnp.concatenate(rows), jnp.concatenate([edges[kind][1] for kind in kinds])
+        kinds = tuple(stacking.rows)
+        senders = jnp.concatenate([edges[kind][0] * step + first for kind, (first, step) in stacking.rows.items()])
+        receivers = jnp.concatenate([edges[kind][1] for kind in kinds])
         relation = jnp.concatenate([jnp.full(edges[kind][0].shape, i, jnp.int32) for i, kind in enumerate(kinds)])
-        layout = traced_layout(senders, receivers, n_receivers, first)
+        layout = traced_layout(senders, receivers, n_receivers, stacking.n_rows)
         relation = one_more(relation)[layout.order]
         kept = one_more(jnp.ones(senders.shape))[layout.order]
         counts = jnp.zeros((n_receivers, len(kinds))).at[layout.receivers, relation].add(kept, mode="drop")
@@ -44,6 +40,6 @@ def traced_hetero_layout(
             weights=kept / found,
             edge_types=kinds,
             n_edges=tuple(edges[kind][0].shape[0] for kind in kinds),
-            sources=tuple(sources),
+            sources=stacking.sources,
         )
     return laid_out

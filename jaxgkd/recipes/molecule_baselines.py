@@ -167,19 +167,14 @@ def ecfp4(molecules: Molecules) -> np.ndarray:
 
 def fingerprints(molecules: Molecules, rows: range) -> np.ndarray:
     """Morgan fingerprints of radius 2 without hydrogens, [rows, 2048] uint8 of 0 and 1."""
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=_RADIUS, fpSize=BITS)
-    bits = np.empty((len(rows), BITS), np.uint8)
-    # Hydrogens that cannot be removed, as in H2, are no reason for a warning a molecule.
-    with rdBase.BlockLogs():
-        for at, i in enumerate(rows):
-            bits[at] = generator.GetFingerprintAsNumPy(Chem.RemoveHs(molecules.rdkit_molecule(i)))
-    return bits
+    return (fragment_counts(molecules, rows) > 0).astype(np.uint8)
 
 
 def fragment_counts(molecules: Molecules, rows: range) -> np.ndarray:
     """How often each fragment that a bit of `fingerprints` stands for is there, [rows, 2048] uint16."""
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=_RADIUS, fpSize=BITS)
     counts = np.empty((len(rows), BITS), np.uint16)
+    # Hydrogens that cannot be removed, as in H2, are no reason for a warning a molecule.
     with rdBase.BlockLogs():
         for at, i in enumerate(rows):
             counts[at] = generator.GetCountFingerprintAsNumPy(Chem.RemoveHs(molecules.rdkit_molecule(i)))

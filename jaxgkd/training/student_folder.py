@@ -4,7 +4,8 @@
     weights.safetensors    name → [members, ...], one member a seed, fold or part of an ensemble
     checksums.json         SHA-256 of the others, and of what the student reads beside, such as vocabulary.json
 
-Nothing in it is pickled, and nothing is left of the teacher. Members differ in seed and split. Which one is chosen
+A run that leaves a second student keeps it in the same form in ``RUN/text_student``.
+Nothing in either is pickled, and nothing is left of the teacher. Members differ in seed and split. Which one is chosen
 rests on its score on its own validation part, never on the test; these parts differ, so the choice is a noisy one.
 """
 
