@@ -1,6 +1,7 @@
 """Descriptions of molecules from a file, one JSON object a line, matched with the molecules by canonical SMILES."""
 
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -21,6 +22,11 @@ Missing = Literal["error", "smiles", "template"]
 _CHUNK = 256
 # Rows and models that are named; the others are only counted.
 _NAMED = 5
+# A word with one of these signs, or a chain of these elements, that RDKit reads as so many atoms is a SMILES. "(C=O)"
+# names a group, however molecules are written.
+_SIGNS, _CHAIN, _QUOTED_ATOMS = re.compile(r"[=#()\[\]@/\\\d]"), re.compile("(Cl|Br|[CNOSPF])+"), 5
+# One that was copied wrong, or cut: atoms and signs alone, with aromatic atoms or more than a group written out.
+_BROKEN = re.compile(r"(?=.{8})(?=.*([cnos]|[=@\[].{8}))([A-Z]|Cl|Br|Na|Si|Se|[bcnops]|[-+=#()\[\]@/\\.>%\d])+")
 _FORM = '{"smiles": "CCO", "text": "An alcohol …"}'
 
 
@@ -52,18 +58,26 @@ class _Line(NamedTuple):
 
 
 def read_descriptions(
-    path: str | PathLike[str], molecules: Molecules, *, missing: Missing, workers: int | None = None
+    path: str | PathLike[str],
+    molecules: Molecules,
+    *,
+    missing: Missing,
+    n_asked: int | None = None,
+    workers: int | None = None,
 ) -> Descriptions:
     """Reads ``.jsonl`` or ``.jsonl.gz`` with lines such as ``{"smiles": "CCO", "text": "...", "model": "..."}``.
 
     A line belongs to all molecules with its SMILES, however it is written; of several lines with the same one the first
-    that has a text counts. ``model`` may be left out, and further fields are not read.
+    that has a text counts. ``model`` may be left out, and further fields are not read. SMILES that a text quotes are
+    made canonical or left out, see `in_one_notation`.
 
     Args:
       path: of the file.
       molecules: n of them.
       missing: what becomes of molecules without a description: "error" stops, "smiles" leaves their text empty, for
         readers who see the SMILES as well, "template" takes `molecule_texts.template_description`.
+      n_asked: the first so many molecules should have a description, by default all; of the others "error" lets those
+        without one be.
       workers: processes, by default one a core.
 
     Raises:
@@ -80,20 +94,25 @@ def read_descriptions(
     if not described:
         what = f"none of its {len(lines):,} lines describes a molecule of {molecules.name}"
         raise DataError(what, file=path, mend="give the file that belongs to these molecules")
+    n_asked = len(keys) if n_asked is None else n_asked
     gaps = [i for i, key in enumerate(keys) if key not in described]
-    if gaps and missing == "error":
-        rows = [int(molecules.rows[i]) for i in gaps]
-        what = f"{len(gaps):,} of {len(keys):,} molecules without a description ({_listed(rows)} of the data)"
+    unanswered = [i for i in gaps if i < n_asked]
+    if unanswered and missing == "error":
+        rows = [int(molecules.rows[i]) for i in unanswered]
+        what = f"{len(rows):,} of {n_asked:,} molecules without a description ({_listed(rows)} of the data)"
         raise DataError(what, file=path, mend="describe them, or take their SMILES alone or a template for them")
-    texts = [described[key].text if key in described else "" for key in keys]
+    clean = {key: in_one_notation(line.text, key) for key, line in described.items()}
+    texts = [clean.get(key, "") for key in keys]
+    if quoted := sum(clean[key] != line.text for key, line in described.items()):
+        notes.append(f"{quoted:,} descriptions quote SMILES, which are made canonical, or left out where they are the molecule's")
     if missing == "template":
         chunks = [[molecules.smiles(i) for i in gaps[at : at + _CHUNK]] for at in range(0, len(gaps), _CHUNK)]
         made = [text for part in map_chunks(templates, chunks, workers=workers) for text in part]
         for i, text in zip(gaps, made, strict=True):
             texts[i] = text
-    if gaps:
-        done = "described by a template" if missing == "template" else "left with their SMILES alone"
-        notes = [f"{len(gaps):,} of {len(keys):,} molecules without a description, {done}", *notes]
+    done = "described by a template" if missing == "template" else "left with their SMILES alone"
+    if unanswered:
+        notes = [f"{len(unanswered):,} of {n_asked:,} molecules without a description, {done}", *notes]
     return Descriptions(texts, gaps, _source(path, described.values(), missing, gaps), tuple(notes))
 
 
@@ -178,6 +197,46 @@ def _choose(lines: Sequence[_Line], known: set[str]) -> tuple[dict[str, _Line], 
         for count, fact in facts
         if count
     ]
+
+
+def in_one_notation(text: str, smiles: str) -> str:
+    """A text whose SMILES are canonical, and which does not repeat that of its own molecule.
+
+    There are many ways to write a molecule, and which one a table uses may tell where the molecule was taken from, and
+    with that its label. A text that quotes it tells as much, so whoever reads it is shown one way of writing for all.
+
+    Args:
+      text: what is said of a molecule.
+      smiles: of the molecule, canonical.
+
+    Example:
+      >>> in_one_notation("Original SMILES: C1=CC=CC=C1O. A phenyl ring (C1=CC=CC=C1) with OH.", "Oc1ccccc1")
+      'Original SMILES: . A phenyl ring (c1ccccc1) with OH.'
+    """
+    itself = _without_stereo(Chem.MolFromSmiles(smiles))
+
+    def written(word: re.Match[str]) -> str:
+        core = word[0].strip("\"'`“”‘’,;:.!?*")
+        if core.startswith("(") and core.endswith(")"):
+            core = core[1:-1]
+        if not (_SIGNS.search(core) or _CHAIN.fullmatch(core)):
+            return word[0]
+        # What is no whole molecule, such as a cut ring, is still a piece of somebody's notation.
+        found = Chem.MolFromSmiles(core, sanitize=False)
+        if found is None and _BROKEN.fullmatch(core) and len(_SIGNS.findall(core)) > 2:
+            return word[0].replace(core, "")
+        if found is None or found.GetNumAtoms() < _QUOTED_ATOMS:
+            return word[0]
+        whole = Chem.MolFromSmiles(core)
+        canonical = "" if whole is None or _without_stereo(whole) == itself else Chem.MolToSmiles(whole)
+        return word[0].replace(core, canonical)
+
+    with rdBase.BlockLogs():
+        return re.sub(r"\S+", written, text)
+
+
+def _without_stereo(molecule: Chem.Mol | None) -> str | None:
+    return None if molecule is None else Chem.MolToSmiles(molecule, isomericSmiles=False)
 
 
 def _keys(smiles: list[str], workers: int | None) -> list[tuple[str, bool]]:

@@ -92,7 +92,7 @@ def run(config: GALLON, console: Console) -> Path:
     # From here on there are the molecules with labels, at their places, and behind them those without.
     molecules = _with_unlabelled(config, labelled)
     targets = Targets.of(molecules, metric)
-    written = config.descriptions, config.missing
+    written = config.descriptions, config.missing, len(labelled)
     prompts = {name: make_prompts(molecules, parts, *written) for name, parts in _read(config)}
     encoder = TextEncoder.load(config.lm) if prompts else None
     run_dir = RunDirectory(out, identity, resume=config.resume)

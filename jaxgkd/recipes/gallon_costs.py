@@ -51,7 +51,8 @@ def teacher_costs(
         else:
             assert encoder is not None
             parameters = encoder.model.n_parameters + (encoder.model.width + 1) * n_task + n_head
-            milliseconds = milliseconds_per_prompt(encoder, prompts[name].texts, max_tokens)
+            read = [text for text in prompts[name].texts if text]
+            milliseconds = milliseconds_per_prompt(encoder, read, max_tokens)
             costs[name] = {"parameters": lesson.folds * parameters, "ms_per_item": lesson.folds * milliseconds}
             continue
         params, forward = problem.init(jax.random.key(0)), jax.jit(problem.outputs)

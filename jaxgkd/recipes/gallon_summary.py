@@ -135,7 +135,8 @@ def _lines(rows: Sequence[str], graduates: Sequence[Graduates], lessons: Sequenc
 def _about_texts(prompts: Prompts | None, encoder: TextEncoder | None, max_tokens: int) -> list[str]:
     if prompts is None or encoder is None:
         return []
-    tokens = tokenise(encoder.tokenizer, prompts.texts, max_tokens=max_tokens)
+    read = [text for text in prompts.texts if text]
+    tokens = tokenise(encoder.tokenizer, read, max_tokens=max_tokens)
     mean = tokens.lengths[tokens.rows].mean()
     notes = [
         f"The language model reads {mean:.0f} tokens a text on average; {tokens.n_truncated:,} are cut to {max_tokens}"

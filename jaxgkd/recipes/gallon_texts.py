@@ -1,6 +1,6 @@
 """What a language model reads about molecules: their SMILES, a description, a list of bonds, or some of these.
 
-The same molecule gives the same prompt, however a table writes it.
+The same molecule gives the same prompt, however a table or a description of it writes it.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,11 @@ class Prompts(NamedTuple):
 
 
 def make_prompts(
-    molecules: Molecules, parts: Sequence[Part], descriptions: Path | None = None, missing: Missing = "smiles"
+    molecules: Molecules,
+    parts: Sequence[Part],
+    descriptions: Path | None = None,
+    missing: Missing = "smiles",
+    n_labelled: int | None = None,
 ) -> Prompts:
     """Put the parts of every molecule's prompt together, in their order, each on lines of its own.
 
@@ -50,14 +54,17 @@ def make_prompts(
       parts: what a prompt holds.
       descriptions: file with one JSON object a line; None for descriptions by template.
       missing: what becomes of molecules that the file does not describe, see `read_descriptions`.
+      n_labelled: the first so many molecules are the data, by default all; others are only read where they have a
+        description, and have an empty prompt where not.
 
     Raises:
       DataError: the file cannot be used.
     """
     n = len(molecules)
+    n_labelled = n if n_labelled is None else n_labelled
     written, source, notes = [""] * n, None, ()
     if "description" in parts and descriptions is not None:
-        found = read_descriptions(descriptions, molecules, missing=missing)
+        found = read_descriptions(descriptions, molecules, missing=missing, n_asked=n_labelled)
         written, source, notes = found.texts, found.source, found.notes
     elif "description" in parts:
         written, source = all_templates(molecules), "template"
@@ -68,10 +75,15 @@ def make_prompts(
         "description": lambda i: written[i],
         "structure": lambda i: structure_sentences(_read_again(smiles[i]) or molecules.rdkit_molecule(i)),
     }
-    # Nothing but a missing description leaves a prompt empty; the molecule itself is all there is to say then.
-    texts = ["\n".join(filter(None, (pieces[part](i) for part in parts))) or smiles[i] for i in range(n)]
     whole = np.array([bool(text) for text in written]) if "description" in parts else np.ones(n, bool)
-    return Prompts(texts, written, whole, source, notes)
+    # Nothing but a missing description leaves a prompt empty; the molecule itself is all there is to say then.
+    texts = [
+        "\n".join(filter(None, (pieces[part](i) for part in parts))) or smiles[i] if whole[i] or i < n_labelled else ""
+        for i in range(n)
+    ]
+    if silent := texts.count(""):
+        notes = (*notes, f"The language model says nothing of {silent:,} molecules without labels or a description")
+    return Prompts(texts, written, whole, source, tuple(notes))
 
 
 def _read_again(smiles: str) -> Chem.Mol | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rdkit import Chem
 
-from jaxgkd.data.molecule_descriptions import read_descriptions
+from jaxgkd.data.molecule_descriptions import in_one_notation, read_descriptions
 from jaxgkd.data.molecule_texts import template_description
 from jaxgkd.data.molecules import load_molecules
 from jaxgkd.errors import ConfigError, DataError
@@ -108,6 +108,36 @@ def test_texts_in_another_script_are_counted(read):
     found = read(line("CN", "Метиламин, CN"), line("CCO", "乙醇"), line("c1ccccc1", "Größe über π und α-H, 78 °C"))
     assert found.notes[-1] == "2 descriptions in another language (mostly not in Latin script)"
     assert found.texts[4] == "Метиламин, CN"
+
+
+def test_a_molecule_reads_the_same_in_whatever_notation_its_description_quotes_it(read):
+    ways = ("c1ccccc1CCO", "C1=CC=CC=C1CCO", "OCCc1ccccc1", "C(O)Cc1ccccc1")
+    for frame in ("Original SMILES: {}", "The molecule ({}), an alcohol (-OH).", '"{}".', "see {}: polar"):
+        assert len({in_one_notation(frame.format(way), "OCCc1ccccc1") for way in ways}) == 1
+    # With its stereo marks or without them, and in pieces.
+    assert in_one_notation("Original SMILES: C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O") == "Original SMILES: "
+    assert in_one_notation("A ring (C1=CC=CC=C1).", "OCCc1ccccc1") == "A ring (c1ccccc1)."
+    assert in_one_notation("Cut: OCCc1ccccc1(", "OCCc1ccccc1") == "Cut: "
+    found = read(line("C1=CC=CC=C1", "Written C1=CC=CC=C1."), line("CCO", "Alcohol."))
+    assert found.texts[1] == "Written ." and "1 descriptions quote SMILES" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A carbonyl group (C=O), an amide (-C(=O)NH-) and an alkene (C=C); C20H22O4, soluble in H2O.",
+        "(2S,3R)-2-amino-3-hydroxybutanoic acid, N,N-dimethyl, P450 and COX-2; NO reacts soon, in 1.5 h (see [12]).",
+        "CCO is short",
+    ],
+)
+def test_groups_formulas_and_names_stay(text):
+    assert in_one_notation(text, "CCCCC(N)C(=O)O") == text
+
+
+def test_only_the_data_has_to_be_described(read, molecules, tmp_path):
+    read(ALL[0], ALL[1])
+    found = read_descriptions(tmp_path / "words.jsonl", molecules, missing="error", n_asked=2, workers=1)
+    assert found.texts == ["Alcohol.", "Benzene.", "", "Alcohol.", ""] and found.notes == ()
 
 
 def test_the_source_is_the_models_by_what_they_wrote(read):
