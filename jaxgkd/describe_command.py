@@ -94,7 +94,11 @@ def run(config: Describe, console: Console) -> "DescribeReport | None":
     if config.backend == "local" and "image" in config.parts:
         raise ConfigError("a local model sees no pictures", field="--parts", mend="leave image out")
     describer = _describer(config)
-    molecules = registry.load(config.data, recipe="gallon", **({"labels": config.label} if config.label else {}))
+    # Labels are not shown: which columns they are matters only to whoever names them.
+    options: dict[str, Any] = {} if config.data in registry.embedded("gallon") else {"labelled": False}
+    if config.label:
+        options = {"labels": config.label}
+    molecules = registry.load(config.data, recipe="gallon", **options)
     firsts = [i for i, earlier in enumerate(molecules.repeats.tolist()) if earlier < 0][: config.limit]
     repeats = len(molecules) - int((molecules.repeats < 0).sum())
     console.print(f"{len(molecules):,} molecules, {repeats:,} of them repeats; {len(firsts):,} to describe")

@@ -52,6 +52,12 @@ def test_templates_describe_every_molecule_once_in_the_order_of_the_data(describ
     assert again == lines and report.n_kept == 4 and "0 answered, 4 kept" in printed
 
 
+def test_which_columns_are_labels_does_not_matter(described, tmp_path):
+    path = tmp_path / "two.csv"
+    path.write_text("smiles,one,other\nCCO,1,2\nCCN,3,words\n")
+    assert [line["smiles"] for line in described(data=str(path))[1]] == ["CCO", "CCN"]
+
+
 def test_only_the_first_molecules_are_described_if_asked_so(described):
     assert [line["smiles"] for line in described(limit=2)[1]] == CANONICAL[:2]
     assert [line["smiles"] for line in described(limit=3)[1]] == CANONICAL[:3]

@@ -38,7 +38,12 @@ def joined_molecules(labelled: Molecules, others: Molecules, most: int | None = 
         if key not in known:
             known.add(key)
             rows.append(i)
+    n_met = len(others) - len(rows)
     rows = np.array(rows[:most], np.int64)
+    notes = [f"{len(rows):,} molecules of {others.name} are taught without labels"]
+    if n_met:
+        notes.append(f"{n_met:,} more of {others.name} are in the data or there twice, and left out")
+    notes += [f"{others.name}: {note}" for note in others.notes]
     starts = (np.asarray(start, np.int64) for start in (others.atom_start, others.edge_start, others._smiles_start))
     atoms, edges, letters = (ranges(start[rows], start[rows + 1] - start[rows]) for start in starts)
     join = lambda first, second: np.concatenate([np.asarray(first), np.asarray(second)])  # noqa: E731
@@ -66,7 +71,7 @@ def joined_molecules(labelled: Molecules, others: Molecules, most: int | None = 
         repeats=join(labelled.repeats, np.full(len(rows), -1)),
         sha256=digest(labelled.sha256),
         structure_sha256=digest(labelled.structure_sha256),
-        notes=(*labelled.notes, f"{len(rows):,} molecules of {others.name} are taught without labels"),
+        notes=(*labelled.notes, *notes),
         _smiles=join(labelled._smiles, others._smiles[letters]),
         _smiles_start=grow(labelled._smiles_start, others._smiles_start),
         _smiles_atoms=None

@@ -104,7 +104,7 @@ def read_descriptions(
     clean = {key: in_one_notation(line.text, key) for key, line in described.items()}
     texts = [clean.get(key, "") for key in keys]
     if quoted := sum(clean[key] != line.text for key, line in described.items()):
-        notes.append(f"{quoted:,} descriptions quote SMILES, which are made canonical, or left out where they are the molecule's")
+        notes.append(f"{quoted:,} descriptions quote SMILES: the molecule's own are left out, others made canonical")
     if missing == "template":
         chunks = [[molecules.smiles(i) for i in gaps[at : at + _CHUNK]] for at in range(0, len(gaps), _CHUNK)]
         made = [text for part in map_chunks(templates, chunks, workers=workers) for text in part]

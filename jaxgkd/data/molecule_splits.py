@@ -50,6 +50,9 @@ def make_molecule_split(
     - ``"random"``: drawn from ``seed``.
     - ``"stratified"``: so drawn that every part has the same share of positives, or the same spread of a target.
 
+    A molecule that is there twice has both copies in one part: copies share a scaffold, and in drawn parts the later
+    ones go where the first one is.
+
     Args:
       molecules: n of them.
       kind: see above.
@@ -77,9 +80,21 @@ def make_molecule_split(
         groups = scaffold_groups(scaffolds(molecules, chirality=kind == "scaffold-chiral", workers=workers))
         balanced = kind == "scaffold-balanced"
         parts = _balanced(groups, n, fractions, seed) if balanced else _largest_first(groups, n, fractions)
+    if kind in ("random", "stratified"):
+        parts = _with_first(parts, molecules)
     drawn = kind in ("scaffold-balanced", "random", "stratified")
     train, valid, test = (np.sort(np.asarray(part)).astype(np.int32) for part in parts)
     return Split(train=train, valid=valid, test=test, name=kind, seed=seed if drawn else None)
+
+
+def _with_first(parts: Sequence[Sequence[int] | np.ndarray], molecules: Molecules) -> list[np.ndarray]:
+    """The parts, every molecule that is there twice in that of its first copy: nobody is tested on what trained."""
+    part = np.empty(len(molecules), np.int8)
+    for number, rows in enumerate(parts):
+        part[np.asarray(rows, int)] = number
+    repeats = np.asarray(molecules.repeats)
+    part = np.where(repeats >= 0, part[repeats], part)
+    return [np.flatnonzero(part == number) for number in range(len(parts))]
 
 
 def scaffolds(molecules: Molecules, *, chirality: bool, workers: int | None = None) -> list[str]:

@@ -123,8 +123,10 @@ def run(config: GALLON, console: Console) -> Path:
             return students.teach(of_seed, tries, splits[seed], lessons[seed].scale, seed, tick)._asdict()
 
     studied = [Studied(**run_dir.stage(f"students-{seed}", partial(taught, seed))) for seed in range(config.seeds)]
-    chosen = choose(studied, len(rows))
-    graduates = [students.graduate(one, chosen, lesson.scale) for one, lesson in zip(studied, lessons, strict=True)]
+    chosen = [choose(one, len(rows)) for one in studied]
+    graduates = [
+        students.graduate(one, tried, lesson.scale) for one, tried, lesson in zip(studied, chosen, lessons, strict=True)
+    ]
     place = list(rows).index("student_distilled")
     per_row = n_try // len(rows)
     write_student(
@@ -134,7 +136,7 @@ def run(config: GALLON, console: Console) -> Path:
             targets,
             [lesson.scale for lesson in lessons],
             [students.states(one, place) for one in graduates],
-            [one.valid[place * per_row + int(chosen[place])] for one in studied],
+            [one.valid[place * per_row + int(tried[place])] for one, tried in zip(studied, chosen, strict=True)],
             kind=config.student,
             width=students.width,
             layers=students.layers,
@@ -149,8 +151,8 @@ def run(config: GALLON, console: Console) -> Path:
         said=said,
         students=students,
         graduates=graduates,
-        settings={row: tries[row][i] for row, i in zip(rows, chosen.tolist(), strict=True)},
-        n_try=n_try // len(rows),
+        settings={row: [tries[row][tried[i]] for tried in chosen] for i, row in enumerate(rows)},
+        n_try=per_row,
         seconds=sum(one.seconds for one in trained),
         labels=_labels(config),
         baselines=config.baselines,
@@ -188,7 +190,8 @@ def _with_unlabelled(config: GALLON, labelled: Molecules) -> Molecules:
     if config.unlabelled == "nci":
         others = load_nci(hydrogens=labelled.hydrogens)
     else:
-        others = load_molecules(config.unlabelled, labels=(), hydrogens=labelled.hydrogens)
+        most = config.max_atoms or None
+        others = load_molecules(config.unlabelled, labels=(), hydrogens=labelled.hydrogens, max_atoms=most)
     return joined_molecules(labelled, others, config.n_unlabelled)
 
 
@@ -227,13 +230,14 @@ def _teachers(
         return read_beside_atoms(lesson, kept(reader, lesson))
 
     def graphs(lesson: Lesson, tick: Progress, train: np.ndarray, fold: int) -> Said:
-        return learn_from_graphs(lesson, make_gnn, settings, epochs, tick, train, fold)
+        del fold
+        return learn_from_graphs(lesson, make_gnn, settings, epochs, tick, train)
 
     def looks(lesson: Lesson, tick: Progress, train: np.ndarray, fold: int) -> Said:
         drawn = drawings(molecules, DRAWING_SIZE)
         if fold == lesson.seed == 0 and (blank := n_blank(drawn)):
             console.print(f"{blank} molecules cannot be drawn, and are blank")
-        return learn_from_drawings(lesson, drawn, settings, epochs, tick, train, fold)
+        return learn_from_drawings(lesson, drawn, settings, epochs, tick, train)
 
     def reads(name: str, lesson: Lesson, tick: Progress, train: np.ndarray, fold: int) -> Said:
         assert encoder is not None

@@ -102,6 +102,10 @@ class BagClass:
         """Weights of a student."""
         return n_parameters(self.make(()), lambda model: model.student)
 
+    def inputs(self, molecules: Molecules) -> Bags:
+        """See `Students`."""
+        return bags_for(molecules, self.kind, range(len(molecules)))
+
     def states(self, graduates: Graduates, row: int) -> tuple[Any, Any]:
         """See `Students`."""
         _, like = self.maker_of(graduates.params)

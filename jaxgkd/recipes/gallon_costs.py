@@ -1,11 +1,16 @@
 """What the teachers of a ``gallon`` run weigh, and what they cost a molecule, measured where the students are."""
 
-from collections.abc import Mapping, Sequence
+import csv
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxgkd.data.molecules import Molecules, load_molecules
 from jaxgkd.graphs import Batches
 from jaxgkd.nn.molecule_problem import Make, molecule_problem
 from jaxgkd.recipes.gallon_teachers import DRAWING_SIZE, Lesson, drawing_maker, drawing_problem
@@ -15,6 +20,26 @@ from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.timing import median_milliseconds
 
 _TIMED = 128
+# Molecules that are read to see how long it takes.
+_READ = 512
+
+
+def milliseconds_to_read(molecules: Molecules, inputs: Callable[[Molecules], Any]) -> float:
+    """What it takes a single process to make of the SMILES of a molecule, in a table, what a network is given.
+
+    Args:
+      molecules: of which at most 512 are read.
+      inputs: from some molecules to what a network is given of them.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        table = Path(scratch) / "molecules.csv"
+        smiles = [molecules.smiles(i) for i in range(min(_READ, len(molecules)))]
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([["smiles"], *([text] for text in smiles)])
+        begun = time.perf_counter()
+        read = load_molecules(table, labels=(), hydrogens=molecules.hydrogens, workers=1, root=Path(scratch))
+        jax.block_until_ready(inputs(read))
+        return 1e3 * (time.perf_counter() - begun) / len(smiles)
 
 
 def teacher_costs(

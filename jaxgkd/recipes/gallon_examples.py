@@ -28,8 +28,8 @@ def write_examples(
 ) -> None:
     """Write ``examples.md`` and ``examples/*.png``.
 
-    The molecules are spread over the test part in order of the first task's label, so that no choice is made by how
-    well any row does on them.
+    The molecules are spread over the test part in order of their label, of the first task that has any there, so that
+    no choice is made by how well any row does on them.
 
     Args:
       run_dir: the folder of the run.
@@ -37,14 +37,21 @@ def write_examples(
       prompts: what was read of them.
       rows: whose predictions of the first seed stand beside the label.
     """
-    tested = split.test[~np.isnan(targets.labels[split.test, 0])]
-    ordered = tested[np.argsort(targets.labels[tested, 0], kind="stable")]
+    known = ~np.isnan(targets.labels[split.test])
+    task = int(np.argmax(known.any(axis=0)))
+    values_of = f"Values: {molecules.tasks[task].name}, split of seed 0."
+    tested = split.test[known[:, task]]
+    ordered = tested[np.argsort(targets.labels[tested, task], kind="stable")]
     chosen = ordered[np.unique(np.linspace(0, len(ordered) - 1, _EXAMPLES).astype(int))]
-    task = molecules.tasks[0].name
     who = f"Descriptions: {prompts.source}." if prompts.source else "No descriptions were read."
     folder = run_dir.path / "examples"
     folder.mkdir(exist_ok=True)
-    lines = [f"# Test molecules of {molecules.name}", "", f"{who} Values: {task}, split of seed 0.", ""]
+    lines = [
+        f"# Test molecules of {molecules.name}",
+        "",
+        f"{who} {values_of}",
+        "",
+    ]
     for i in chosen.tolist():
         try:
             write_whole(folder / f"{i}.png", png(molecules.rdkit_molecule(i)))
@@ -52,7 +59,7 @@ def write_examples(
         except ConfigError as error:
             lines += [f"(no drawing: {error})", ""]
         head = ["label", *(row.label for row in rows.values())]
-        values = [targets.labels[i, 0], *(row.predictions[0, i, 0] for row in rows.values())]
+        values = [targets.labels[i, task], *(row.predictions[0, i, task] for row in rows.values())]
         lines += ["| " + " | ".join(head) + " |", "|" + "--:|" * len(head)]
         lines += ["| " + " | ".join(f"{value:.3g}" for value in values) + " |", ""]
         text = prompts.texts[i]

@@ -79,6 +79,10 @@ class GraphClass:
         make = self.make(widths)
         return make, jax.eval_shape(lambda key: nnx.split(make(key), nnx.Param, ...)[1:], jax.random.key(0))
 
+    def inputs(self, molecules: Molecules) -> list[Batch]:
+        """See `Students`."""
+        return list(_in_order(molecules.graphs(), np.arange(len(molecules))))
+
     def states(self, graduates: Graduates, row: int) -> tuple[Any, Any]:
         """See `Students`."""
         _, like = self.maker_of(graduates.params)

@@ -89,6 +89,10 @@ class Students(Protocol):
         """Weights of a student."""
         ...
 
+    def inputs(self, molecules: Molecules) -> Any:
+        """What a student is given of some molecules."""
+        ...
+
     def states(self, graduates: Graduates, row: int) -> tuple[Any, Any]:
         """Parameters and other state of the student of a row."""
         ...
@@ -129,10 +133,12 @@ class Students(Protocol):
         ...
 
 
-def choose(studied: Sequence[Studied], n_row: int) -> np.ndarray:
-    """Which try each row keeps, [rows]: the one with the best mean validation score over all splits."""
-    scores = np.stack([one.valid for one in studied], axis=1).reshape(n_row, -1, len(studied))
-    return np.array([ranked(of_row)[0] for of_row in scores])
+def choose(studied: Studied, n_row: int) -> np.ndarray:
+    """Which try each row keeps on a split, [rows]: the one that validates best there.
+
+    Not on all splits together: what tests in one of them validates in another, and would have a say in what is tested.
+    """
+    return np.array([ranked(of_row)[0] for of_row in studied.valid.reshape(n_row, -1, 1)])
 
 
 def of_chosen(studied: Studied, chosen: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

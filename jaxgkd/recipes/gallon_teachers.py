@@ -130,6 +130,8 @@ def kept(teacher: Teacher, lesson: Lesson, root: Path | None = None) -> Said:
         "metric": lesson.targets.metric,
         "seed": None if teacher.of_split else lesson.seed,
         "folds": lesson.folds,
+        # Networks of several folds once began at different weights.
+        **({"starts": 1} if lesson.folds > 1 else {}),
         **teacher.settings,
     }
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
@@ -162,7 +164,6 @@ def learn_from_graphs(
     epochs: int,
     on_progress: Callable[[int, float], None] | None,
     train: np.ndarray,
-    fold: int,
 ) -> Said:
     """A graph network over batches of molecules.
 
@@ -172,7 +173,7 @@ def learn_from_graphs(
       settings: learning rate, weight decay and dropout.
       epochs: of training.
       on_progress: called with the epochs done and the validation metric.
-      train: molecules to train on; fold: number of the network.
+      train: molecules to train on.
     """
     graphs = lesson.molecules.graphs(labels=lesson.scale.apply(lesson.targets.labels))
 
@@ -182,7 +183,7 @@ def learn_from_graphs(
 
     problem = molecule_problem(make, lesson.targets.kind)
     index = lambda batch: batch.index  # noqa: E731
-    return _learn(lesson, problem, _graph_states(make), settings, epochs, on_progress, feed, index, train, fold)
+    return _learn(lesson, problem, _graph_states(make), settings, epochs, on_progress, feed, index, train)
 
 
 @lru_cache(maxsize=4)
@@ -198,7 +199,6 @@ def learn_from_drawings(
     epochs: int,
     on_progress: Callable[[int, float], None] | None,
     train: np.ndarray,
-    fold: int,
 ) -> Said:
     """A convolutional network over drawings [n, size, size] uint8; see `learn_from_graphs`."""
     labels = lesson.scale.apply(lesson.targets.labels).astype(np.float32)
@@ -221,7 +221,7 @@ def learn_from_drawings(
 
     problem, states = drawing_problem(drawn.shape[1], labels.shape[1], lesson.targets.kind)
     index = lambda batch: batch["index"]  # noqa: E731
-    return _learn(lesson, problem, states, settings, epochs, on_progress, feed, index, train, fold)
+    return _learn(lesson, problem, states, settings, epochs, on_progress, feed, index, train)
 
 
 def drawing_maker(size: int, n_task: int) -> Make:
@@ -259,7 +259,6 @@ def _learn(
     feed: Callable[[np.ndarray, int | None], Callable[[int], Iterator[Any]]],
     index: Callable[[Any], Array],
     train: np.ndarray,
-    fold: int,
 ) -> Said:
     """A network over batches that ``feed`` makes of some molecules, shuffled from a seed or in order."""
     begun = time.perf_counter()
@@ -271,7 +270,8 @@ def _learn(
 
     fitted = fit_batches(
         problem,
-        jax.random.split(jax.random.fold_in(jax.random.key(lesson.seed), fold), 1),
+        # The same for every fold: states of networks that began at different weights would have no axis in common.
+        jax.random.split(jax.random.fold_in(jax.random.key(lesson.seed), 0), 1),
         {name: jnp.full(1, value, jnp.float32) for name, value in settings.items()},
         feed(train, lesson.seed),
         n_batch=-(-len(train) // _BATCH),

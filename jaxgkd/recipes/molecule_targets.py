@@ -87,7 +87,10 @@ class Targets:
         return mean_over_columns(self.metric, values, labels, ~np.isnan(labels) & ~np.isnan(values))
 
     def check(self, splits: Sequence[Split]) -> None:
-        """Raises ConfigError where a part of a split has no label, or not both classes, of any task."""
+        """Raises ConfigError where a part of a split has no label, or not both classes, of any task.
+
+        Nor can a number be learned that is the same for all molecules that train.
+        """
         for number, split in enumerate(splits):
             for part in ("train", "valid", "test"):
                 labels = self.labels[getattr(split, part)]
@@ -97,9 +100,12 @@ class Targets:
                     usable &= (np.where(known, labels, 0) == 1).any(axis=0) & (np.where(known, labels, 1) == 0).any(
                         axis=0
                     )
+                wanted = "labels of both classes" if self.kind == "classification" else "a label"
+                if self.kind == "regression" and part == "train":
+                    usable &= np.where(known, labels, -np.inf).max(axis=0) > np.where(known, labels, np.inf).min(axis=0)
+                    wanted = "labels that differ"
                 if not usable.any():
-                    what = f"the {part} part of split {number} ({split.name}) has no task with "
-                    what += "labels of both classes" if self.kind == "classification" else "a label"
+                    what = f"the {part} part of split {number} ({split.name}) has no task with {wanted}"
                     raise ConfigError(what, field="--split", mend="use another split, more seeds or other data")
 
 

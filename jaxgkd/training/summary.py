@@ -24,7 +24,7 @@ COST_FIELDS = (
     "peak_memory_mb",
 )
 # Timings and memory are noisy: digits beyond these say nothing. Metric values are never rounded.
-_MEASURED = {"teacher_ms_per_item", "student_ms_per_item", "ms_per_item", "peak_memory_mb"}
+_MEASURED = {"teacher_ms_per_item", "student_ms_per_item", "read_ms_per_item", "ms_per_item", "peak_memory_mb"}
 _MEASURED_DIGITS = 5
 # Metrics that are shares of one, so that a percentage written by mistake is caught.
 _SHARES = ("accuracy", "f1", "precision", "recall", "auc", "auroc", "auprc", "hits", "mrr")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rdkit import rdBase
+from rdkit import Chem, rdBase
 
 from jaxgkd.data.molecule_splits import (
     _balanced,
@@ -47,7 +47,7 @@ class _Labelled:
     """As much of ``Molecules`` as drawing from labels needs."""
 
     def __init__(self, labels, tasks):
-        self.labels, self.tasks = labels, tasks
+        self.labels, self.tasks, self.repeats = labels, tasks, np.full(len(labels), -1)
 
     def __len__(self):
         return len(self.labels)
@@ -107,6 +107,19 @@ def test_balanced_parts_take_large_groups_first_and_stay_within_their_room(sizes
         large = [place[group[0]] for group in inside if len(group) > 0.05 * n]
         small = [place[group[0]] for group in inside if len(group) <= 0.05 * n]
         assert not large or not small or max(large) < min(small)
+
+
+@pytest.mark.parametrize("kind", ["random", "stratified"])
+def test_copies_of_a_molecule_are_in_one_part(tmp_path, kind):
+    smiles = [f"{'C' * n}{end}" for n in range(1, 11) for end in "ON"]
+    twice = molecules_of(tmp_path, smiles + [Chem.MolToSmiles(Chem.MolFromSmiles(each)) for each in smiles], range(40))
+    for seed in range(5):
+        split = make_molecule_split(twice, kind, seed=seed)
+        part = np.zeros(40, int)
+        for number, rows in enumerate(parts(split)):
+            part[rows] = number
+        np.testing.assert_array_equal(part[:20], part[20:])
+        assert sorted(sum(parts(split), [])) == list(range(40))
 
 
 def test_random_splits_come_from_the_seed():

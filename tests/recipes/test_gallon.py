@@ -13,6 +13,7 @@ from jaxgkd.data.molecule_texts import templates
 from jaxgkd.errors import JaxgkdError
 from jaxgkd.recipes import gallon_heads
 from jaxgkd.recipes.gallon_config import GALLON, rows_of, settings_of
+from jaxgkd.recipes.gallon_students import Studied, choose
 from jaxgkd.teachers.store import Store
 from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.summary import check_summary
@@ -153,8 +154,8 @@ def test_labels_of_what_is_tested_play_no_part(first, run, data, tmp_path):
     assert run(tmp_path / "chains.csv", tmp_path / "run", "--label", "size", "--baselines", "mean", seeds=1) == 0
     after = np.load(tmp_path / "run" / "predictions.npz")
     np.testing.assert_array_equal(before["split"][0], after["split"][0])
-    # One seed has other settings to choose from its own validation: the teachers are what both runs share.
-    for row in ("teacher", "gnn", "mean"):
+    # Nor do other splits, whose validation parts these molecules may be in.
+    for row in ("teacher", "gnn", *ROWS, "mean"):
         np.testing.assert_array_equal(before[f"pred/{row}"][0], after[f"pred/{row}"][0])
 
 
@@ -167,7 +168,7 @@ def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecule
     others = tmp_path / "others.csv"
     others.write_text("smiles\n" + "\n".join(f"{'C' * n}Cl" for n in range(1, 9)) + "\n")
     flags = ["--label", "oxygen", "ring", "--teachers", "gnn", "lm", "drawing", "--student", "fingerprint"]
-    flags += ["--baselines", "mean", "--unlabelled", str(others), "--lm-reads-atoms", "--modalities"]
+    flags += ["--baselines", "mean", "--unlabelled", str(others), "--lm-reads-atoms", "--modalities", "--folds", "2"]
     assert run(data, tmp_path / "run", *flags, seeds=1) == 0
     summary = summary_of(tmp_path / "run")
     modalities = {"lm_smiles", "lm_description", "lm_structure"}
@@ -212,6 +213,18 @@ def test_descriptions_from_a_file(run, data, tmp_path, capsys):
     assert any("2 of 48 molecules without a description" in note for note in summary["notes"])
 
 
+def test_only_molecules_of_the_data_have_to_be_described(run, data, tmp_path):
+    file, others = tmp_path / "texts.jsonl", tmp_path / "others.csv"
+    lines = [{"smiles": text, "text": said} for text, said in zip(CHAINS, templates(CHAINS), strict=True)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    others.write_text("smiles\n" + "\n".join(f"{'C' * n}Cl" for n in range(1, 5)) + "\nno molecule\nCCO\n")
+    flags = ("--label", "size", "--baselines", "mean", "--descriptions", str(file), "--missing", "error")
+    assert run(data, tmp_path / "run", *flags, seeds=1, unlabelled=str(others), student="fragments") == 0
+    notes = " ".join(summary_of(tmp_path / "run")["notes"])
+    assert "4 molecules of others are taught without labels" in notes and "1 more of others are in the data" in notes
+    assert "The language model says nothing of 4 molecules" in notes and "others: " in notes
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -240,7 +253,27 @@ def test_a_table_without_smiles_and_labels_of_one_class(run, tmp_path, capsys):
     (tmp_path / "constant.csv").write_text("smiles,y\n" + "".join(f"{smiles},1\n" for smiles in CHAINS))
     assert run(tmp_path / "constant.csv", tmp_path / "run", "--task", "classification") == 2
     assert "both classes" in capsys.readouterr().err
+    assert run(tmp_path / "constant.csv", tmp_path / "run", "--task", "regression") == 2
+    assert "labels that differ" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_first_task_without_labels_where_it_is_tested_is_no_obstacle(run, data, first, tmp_path):
+    split = np.load(first / "predictions.npz")["split"][0]
+    rows = [line.split(",") for line in data.read_text().split()]
+    for i in np.flatnonzero(split == 3):
+        rows[i + 1][2] = ""
+    with open(tmp_path / "sparse.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    flags = ["--label", "oxygen", "ring", "--baselines", "mean", "--teachers", "lm"]
+    assert run(tmp_path / "sparse.csv", tmp_path / "run", *flags, seeds=1) == 0
+    assert "Values: ring" in (tmp_path / "run" / "examples.md").read_text()
+
+
+def test_a_row_keeps_what_validates_best_on_the_split_itself():
+    valid = np.array([0.1, 0.3, 0.2, 0.6, np.nan, 0.5])
+    studied = Studied({}, valid, np.zeros(6), {}, np.zeros(0), 0.0)
+    assert choose(studied, 2).tolist() == [1, 0]
 
 
 def test_all_rows_try_as_many_settings_and_only_their_own_teachers():

@@ -13,6 +13,7 @@ from jaxgkd.recipes.molecule_baselines import (
     BASELINES,
     composition_weights,
     ecfp4,
+    ecfp_forest,
     element_counts,
     fingerprints,
     fragment_counts,
@@ -26,6 +27,8 @@ SMILES = [
     *("C[NH3+]", "[H]OC"),
 ]
 N = len(SMILES)
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def heat(smiles):
@@ -181,3 +184,17 @@ def test_the_forest_is_the_same_every_time_and_learns(molecules, split, monkeypa
     error, of_mean = (np.abs(p - molecules.labels)[known, 0].mean() for p in (first, mean))
     assert error < 0.8 * of_mean
     assert np.all((first[:, 1] >= 0) & (first[:, 1] <= 1))
+
+
+def test_what_a_forest_said_is_kept_until_anything_differs(molecules, split, monkeypatch, own_cache):
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(molecule_baselines, "_TREES", 5)
+    monkeypatch.setattr(molecule_baselines, "_TREES_OF_A_TRIAL", 2)
+    first = BASELINES["ecfp_forest"](molecules, split, molecules.labels, 0)
+    np.testing.assert_array_equal(first, ecfp_forest(molecules, split, molecules.labels, 0))
+    monkeypatch.setattr(molecule_baselines, "ecfp_forest", lambda *_: np.zeros(molecules.labels.shape))
+    np.testing.assert_array_equal(first, BASELINES["ecfp_forest"](molecules, split, molecules.labels, 0))
+    others = molecules.labels.copy()
+    others[0] = 1 - others[0]
+    for labels, seed in ((molecules.labels, 1), (others, 0)):
+        assert not BASELINES["ecfp_forest"](molecules, split, labels, seed).any()

@@ -69,6 +69,8 @@ def test_a_part_without_both_classes_or_without_labels_is_refused():
     targets.check([split([0, 1], [2, 3], [4, 5])])
     with pytest.raises(ConfigError, match=r"test part of split 0 \(random\) has no task with labels of both classes"):
         targets.check([split([0, 1], [2, 3], [4])])
-    some = Targets(np.array([[1.0], [np.nan], [2.0], [3.0]]), "regression", "mae")
+    some = Targets(np.array([[1.0], [np.nan], [2.0], [3.0], [4.0]]), "regression", "mae")
     with pytest.raises(ConfigError, match=r"the valid part of split 1 \(random\) has no task with a label"):
-        some.check([split([0, 1], [2], [3]), split([0], [1], [2])])
+        some.check([split([0, 2], [3], [4]), split([0, 2], [1], [3])])
+    with pytest.raises(ConfigError, match=r"the train part of split 0 \(random\) has no task with labels that differ"):
+        some.check([split([0, 1], [2], [3])])
