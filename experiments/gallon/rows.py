@@ -1,6 +1,6 @@
 """The runs of the GALLON tables: a name and the flags of ``jaxgkd run gallon`` that make it.
 
-    python experiments/gallon/rows.py                  # every run, one after another, some two hours on two cores
+    python experiments/gallon/rows.py                  # every run, one after another, some ten hours on two cores
     python experiments/gallon/rows.py --only bbbp      # some of them
     python experiments/gallon/rows.py --list           # the commands, without running them
 
@@ -47,7 +47,8 @@ ROWS: dict[str, list[str]] = {
     "bbbp-gnn": ["--data", "bbbp", *GRAPH],
     "clintox-gnn": ["--data", "clintox", *TEXTS, *GRAPH],
     "esol-gnn": ["--data", "esol", *GRAPH],
-    "bbbp-drawings": ["--data", "bbbp", "--teachers", "gnn", "lm", "drawing", "--modalities"],
+    # Language models that see no atoms beside what they read: what each part of a prompt is worth by itself.
+    "bbbp-drawings": ["--data", "bbbp", "--teachers", "gnn", "lm", "drawing", "--modalities", "--no-lm-reads-atoms"],
     "bbbp-bits-beside": ["--data", "bbbp", *BITS, *BESIDE],
     "clintox-bits-beside": ["--data", "clintox", *TEXTS, *BITS, *BESIDE],
     "esol-bits-beside": ["--data", "esol", *BITS, *BESIDE],

@@ -119,7 +119,7 @@ def test_copies_of_a_molecule_are_in_one_part(tmp_path, kind):
         for number, rows in enumerate(parts(split)):
             part[rows] = number
         np.testing.assert_array_equal(part[:20], part[20:])
-        assert sorted(sum(parts(split), [])) == list(range(40))
+        assert sorted(row for rows in parts(split) for row in rows) == list(range(40))
 
 
 def test_random_splits_come_from_the_seed():
