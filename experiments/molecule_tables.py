@@ -35,19 +35,22 @@ def rows_of(name: str, summary: Summary) -> list[str]:
 
 
 def costs(found: list[tuple[str, Summary]]) -> list[str]:
-    """What teachers and students weigh and take."""
-    table = [
-        "| run | teacher weights | student weights | teacher ms per molecule | student ms per molecule | ratio "
-        "| training s |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    """What teachers and students weigh and take; what it takes to read a molecule where the runs have measured it."""
+    heads = ["run", "teacher weights", "student weights", "teacher ms per molecule", "student ms per molecule", "ratio"]
+    reading = any("read_ms_per_item" in summary["cost"] for _, summary in found)
+    heads += ["ms to read a SMILES", "ratio with it"] if reading else []
+    table = [f"| {' | '.join([*heads, 'training s'])} |", f"|---|{'--:|' * len(heads)}"]
     for name, summary in found:
         cost = summary["cost"]
-        table.append(
-            f"| {name} | {cost['teacher_parameters']:,} | {cost['student_parameters']:,} "
-            f"| {cost['teacher_ms_per_item']:.3g} | {cost['student_ms_per_item']:.3g} "
-            f"| {cost['teacher_ms_per_item'] / cost['student_ms_per_item']:,.0f} | {cost['train_seconds']:,.0f} |"
-        )
+        teacher, student = cost["teacher_ms_per_item"], cost["student_ms_per_item"]
+        cells = [name, *(f"{cost[f'{who}_parameters']:,}" for who in ("teacher", "student"))]
+        cells += [f"{teacher:.3g}", f"{student:.3g}", f"{teacher / student:,.0f}"]
+        if "read_ms_per_item" in cost:
+            read = cost["read_ms_per_item"]
+            cells += [f"{read:.2g}", f"{(teacher + read) / (student + read):,.0f}"]
+        elif reading:
+            cells += ["–", "–"]
+        table.append(f"| {' | '.join(cells)} | {cost['train_seconds']:,.0f} |")
     return [*table, ""]
 
 

@@ -20,7 +20,7 @@ ROWS = ("teacher", "gnn", "student_alone", "student_gnn", "student_lm", "student
 
 def overview(found: list[tuple[str, Summary]]) -> list[str]:
     """One line a run: every row's test values, and distilled against alone."""
-    heads = ["LM", "GNN", "alone", "+ GNN", "+ LM", "+ both", "ECFP4 forest", "mean"]
+    heads = ["LM, atoms", "GNN", "alone", "+ GNN", "+ LM", "+ both", "ECFP4 forest", "mean"]
     table = [f"| run | metric | {' | '.join(heads)} | p of both |", "|---|---|" + "--:|" * (len(heads) + 1)]
     for name, summary in found:
         results = summary["results"]
@@ -37,7 +37,7 @@ def main() -> None:
     write_between(HERE / "README.md", COMMAND, ["", *overview(found), *costs(found), *rows])
     # Other students, and other splits, are in this folder's page.
     short = [(name, summary) for name, summary in found if name.endswith("-counts-beside")]
-    write_between(HERE.parents[1] / "README.md", COMMAND, short_lines(short, "LM"))
+    write_between(HERE.parents[1] / "README.md", COMMAND, short_lines(short, "LM, atoms"))
 
 
 if __name__ == "__main__":
