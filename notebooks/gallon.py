@@ -16,7 +16,7 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com)
 #
 # Two teachers know different things of a molecule: a language model reads a description of it, a graph network sees its
-# bonds. Both teach an MLP that looks at one atom at a time and sums up, which costs less than a microsecond a molecule.
+# bonds. Both teach an MLP that looks at one atom at a time and sums up, and costs less than reading the molecule does.
 # The student learns the labels and, beside them, the teachers' outputs and their states.
 #
 # Xu et al., *LLM and GNN are Complementary: Distilling LLM for Multimodal Graph Learning*, 2024 ([arXiv

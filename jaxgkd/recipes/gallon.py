@@ -123,7 +123,7 @@ def run(config: GALLON, console: Console) -> Path:
             return students.teach(of_seed, tries, splits[seed], lessons[seed].scale, seed, tick)._asdict()
 
     studied = [Studied(**run_dir.stage(f"students-{seed}", partial(taught, seed))) for seed in range(config.seeds)]
-    chosen = [choose(one, len(rows)) for one in studied]
+    chosen = choose(studied, lessons, len(rows))
     graduates = [
         students.graduate(one, tried, lesson.scale) for one, tried, lesson in zip(studied, chosen, lessons, strict=True)
     ]

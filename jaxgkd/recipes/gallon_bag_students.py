@@ -164,6 +164,7 @@ class BagClass:
             params=leaves_by_name((fitted.params, fitted.rest)),
             valid=np.nanmax(fitted.curves["valid"], axis=1),
             best_epoch=fitted.best_epoch,
+            outputs=np.asarray(_outputs(make, self.bags, fitted.params, fitted.rest)[:, split.valid]),
             curves=fitted.curves,
             epochs=fitted.epochs,
             seconds=time.perf_counter() - begun,
@@ -197,6 +198,12 @@ def _maker(
 
 
 _problem = lru_cache(maxsize=8)(taught_problem)
+
+
+@partial(jax.jit, static_argnames="make")
+def _outputs(make: Callable[[Array], TaughtStudent], bags: Bags, params: Any, rest: Any) -> Array:
+    """[r, n, t] of r students, one after another."""
+    return jax.lax.map(lambda one: _summary(make, bags, *one).outputs, (params, rest))
 
 
 def _summary(make: Callable[[Array], TaughtStudent], bags: Bags, params: Any, rest: Any) -> Summary:

@@ -166,7 +166,8 @@ class GALLON:
     epochs: int = 0
     """Passes of a student over all training molecules; 0 takes 300 (of one step each), and 40 for a graph network."""
     search: int = 16
-    """Settings tried for each row and seed, alone and distilled alike, chosen on validation; 1 takes the ones given."""
+    """Settings tried for each row of students in every split, alone and distilled alike; one is chosen on validation. 1
+    takes the ones given."""
     sweep: tuple[str, ...] = ()
     """Settings to try in all combinations instead, such as lr=3e-3,1e-2 gnn-strength=0.1,1,10."""
 

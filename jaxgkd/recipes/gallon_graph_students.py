@@ -135,8 +135,11 @@ class GraphClass:
         valid = list(_in_order(graphs, split.valid))
         sign = 1.0 if targets.higher_is_better else -1.0 / float(scale.std[0])
 
+        def outputs(params: Any) -> np.ndarray:
+            return predict_batches(problem, params, valid, lambda batch: batch.index, n)
+
         def score(params: Any) -> np.ndarray:
-            found = predict_batches(problem, params, valid, lambda batch: batch.index, n)
+            found = outputs(params)
             values = found if targets.kind == "classification" else scale.undo(found)
             return np.array([sign * targets.score(run, split.valid) for run in values])
 
@@ -155,6 +158,7 @@ class GraphClass:
             params=leaves_by_name(fitted.params),
             valid=np.nanmax(fitted.curves["valid"], axis=1),
             best_epoch=fitted.best_epoch,
+            outputs=outputs(fitted.params)[:, split.valid],
             curves=fitted.curves,
             epochs=np.arange(1, self.epochs + 1),
             seconds=time.perf_counter() - begun,

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.splits import Split
-from jaxgkd.recipes.gallon_teachers import Said
+from jaxgkd.recipes.gallon_teachers import Lesson, Said
 from jaxgkd.recipes.molecule_targets import Scale, Targets
 from jaxgkd.training.search import ranked
 
@@ -26,6 +26,7 @@ class Studied(NamedTuple):
     Fields:
       params: name → [r, ...] weights at the best epoch.
       valid: [r] best validation score, higher being better; best_epoch: [r].
+      outputs: [r, v, t] of the split's v validation molecules at that epoch: logits, or scaled numbers.
       curves: name → [r, evaluations]; epochs: [evaluations].
       seconds: of training.
     """
@@ -33,6 +34,7 @@ class Studied(NamedTuple):
     params: dict[str, np.ndarray]
     valid: np.ndarray
     best_epoch: np.ndarray
+    outputs: np.ndarray
     curves: dict[str, np.ndarray]
     epochs: np.ndarray
     seconds: float
@@ -133,12 +135,30 @@ class Students(Protocol):
         ...
 
 
-def choose(studied: Studied, n_row: int) -> np.ndarray:
-    """Which try each row keeps on a split, [rows]: the one that validates best there.
+def choose(studied: Sequence[Studied], lessons: Sequence[Lesson], n_row: int) -> list[np.ndarray]:
+    """Which try each row keeps in every split, [rows] each: the one that validates best on the mean over all splits.
 
-    Not on all splits together: what tests in one of them validates in another, and would have a say in what is tested.
+    A single split's validation part is small, and of many tries one is the best there by chance. But what tests in one
+    split validates in another: a molecule has no say in what is kept where it tests.
+
+    Args:
+      studied: of every split; lessons: of every split.
+      n_row: rows of students.
     """
-    return np.array([ranked(of_row)[0] for of_row in studied.valid.reshape(n_row, -1, 1)])
+    chosen = []
+    for kept_for in lessons:
+        scores = []
+        for one, lesson in zip(studied, lessons, strict=True):
+            sign = 1.0 if lesson.targets.higher_is_better else -1.0
+            rows, heard = lesson.split.valid, ~np.isin(lesson.split.valid, kept_for.split.test)
+            said = np.full((len(one.outputs), len(lesson.molecules), one.outputs.shape[2]), np.nan)
+            said[:, rows[heard]] = one.outputs[:, heard]
+            scores.append([sign * lesson.score(each, rows) for each in said])
+        # A part in which no task can be scored is no reason to keep nothing.
+        known = [of_split for of_split in scores if not np.isnan(of_split).all()]
+        of_rows = np.array(known).T.reshape(n_row, -1, len(known))
+        chosen.append(np.array([ranked(of_row)[0] for of_row in of_rows]))
+    return chosen
 
 
 def of_chosen(studied: Studied, chosen: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -90,8 +90,8 @@ def write_gallon_run(
         embedding=embedding,
         describe={
             "recipe": "gallon",
-            "protocol": "Epochs and settings are chosen on the validation part of a split, for that split alone; every "
-            f"row is tested once, students after {n_try} settings were tried for each of their rows",
+            "protocol": "Epochs are chosen by validation, settings by its mean over all splits, without what tests in "
+            f"the split they are kept for; every row is tested once, and {n_try} settings are tried for a student's",
             "teacher": {"name": " and ".join(labels[name].removesuffix(" (teacher)") for name in said), "folds": folds}
             | ({"language model": encoder.name} if encoder is not None else {})
             | ({"descriptions": prompts.source} if prompts is not None and prompts.source else {}),
