@@ -72,6 +72,11 @@ def baselines(data: TaskData, embeddings: Mapping[str, np.ndarray]) -> dict[str,
     """
     if isinstance(data.task, NodeTask):
         return _of_nodes(data)
+    if isinstance(data.task, EdgeTask) and data.task.n_out != 2:
+        # Degrees and likenesses are one number, which orders no more than two classes.
+        share = np.asarray(data.asked["train"].targets).mean(axis=0)
+        said = {part: np.repeat(share[None], len(data.rows[part]), axis=0) for part in EVALUATED}
+        return {"majority": ("majority", {part: scores(data, part, values) for part, values in said.items()})}
     source, _, destination = data.task.edge_type
     seen = data.asked["train"]
     n = data.graph.n_node
@@ -103,8 +108,6 @@ def _scored(data: TaskData, values: Mapping[str, np.ndarray]) -> dict[str, Score
     if isinstance(data.task, LinkTask):
         return {part: link_scores(data, part, values[part]) for part in EVALUATED}
     assert data.labels is not None and isinstance(data.task, EdgeTask)
-    if data.task.n_out != 2:
-        return {}
     labels = {part: data.labels[data.rows[part]] for part in EVALUATED}
     # Few links may speak for a class as well as many.
     sign = 1.0 if binary_scores(values["valid"], labels["valid"])["auroc"] >= 0.5 else -1.0

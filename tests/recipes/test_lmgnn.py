@@ -302,6 +302,24 @@ def test_classes_of_links_without_any_stage(run, data, tmp_path):
     assert results["teacher"]["test"] == results["text_only"]["test"]
 
 
+@pytest.mark.thorough
+def test_three_classes_of_links(run, tmp_path):
+    def three(metadata, tables):
+        for i, row in enumerate(tables["edges_actor__acts_in__movie"]):
+            row["lead"] = ("yes", "no", "half")[0 if i % 2 else i % 3]
+
+    data, out = write_films(tmp_path / "films", change=three), tmp_path / "run"
+    assert run(data, out, "--task", "edge_classification", "--stages") == 0
+    summary = summary_of(out)
+    assert summary["metric"] == "accuracy"
+    assert set(summary["results"]) == {"text_only", "student_alone", "teacher", "student_distilled", "majority"}
+    edges = pandas.read_csv(data / "edges_actor__acts_in__movie.csv")
+    most = edges["lead"][edges["part"] == "train"].mode()[0]
+    for part in ("valid", "test"):
+        right = (edges["lead"][edges["part"] == part] == most).mean()
+        assert summary["results"]["majority"][part][0] == pytest.approx(right)
+
+
 def test_data_check(data, capsys):
     assert cli.main(["data", "check", str(data), "--recipe", "lmgnn"]) == 0
     said = capsys.readouterr().out
