@@ -14,6 +14,7 @@ from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.graphs import HeteroLayout, build_hetero_layout, with_reverses
 from jaxgkd.nn.hetero_problem import RankedPairs
 from jaxgkd.nn.hetero_tasks import EdgeTask, Links, LinkTask, Nodes, NodeTask, Pairs
+from jaxgkd.recipes.molecule_targets import Scale
 from jaxgkd.training.candidates import Candidates, given_candidates, uniform_candidates
 
 PARTS = ("train", "valid", "test")
@@ -29,11 +30,12 @@ class TaskData:
       labels: [n] or [e] int32 classes or float32 values of all nodes or edges of the target; None of links.
       layout: the edges that pass messages: of the target relation the training edges alone, in their order.
       edge_types: of the layout, reverses included.
-      asked: part → arrays to ask with: `Nodes` or `Pairs`; of links, ``train`` is a `Links` without negatives (k = 0)
-        and the others `RankedPairs`.
+      asked: part → arrays to ask with: `Nodes`, values scaled, or `Pairs`; of links, ``train`` is a `Links` without
+        negatives (k = 0) and the others `RankedPairs`.
       negatives: [n_source + 1] starts and rows: of what is given for every source, what training knows no edge to; None
         where nothing is given.
       candidates: part → what its links are ranked among.
+      scale: of values; None of classes and links.
       notes: sentences for the report.
     """
 
@@ -46,6 +48,7 @@ class TaskData:
     asked: Mapping[str, Any]
     negatives: tuple[np.ndarray, np.ndarray] | None
     candidates: Mapping[str, Candidates]
+    scale: Scale | None
     notes: tuple[str, ...]
 
     @property
@@ -80,7 +83,7 @@ def task_data(
 
     Raises:
       ConfigError: the graph has no such task, a relation is not there, or there are fewer nodes than candidates.
-      DataError: a part of the split is empty, or the graph has no relations.
+      DataError: a part of the split is empty, all training values are alike, or the graph has no relations.
     """
     if name not in graph.tasks:
         known = ", ".join(graph.tasks) or "none"
@@ -103,17 +106,18 @@ def task_data(
         nodes = graph.nodes[target]
         assert nodes.labels is not None
         labelled = nodes.labels >= 0 if nodes.class_names else np.isfinite(nodes.labels)
-        rows = _parts(nodes.given_split, labelled, (0.6, 0.2, 0.2), notes)
+        rows, scale = _parts(nodes.given_split, labelled, (0.6, 0.2, 0.2), notes), None
         if nodes.class_names:
             task = NodeTask(target, len(nodes.class_names))
             targets = np.eye(len(nodes.class_names), dtype=np.float32)[nodes.labels]
         else:
-            task, targets = NodeTask(target, 1, "regression"), nodes.labels[:, None]
+            task, scale = NodeTask(target, 1, "regression"), _scale(nodes.labels[rows["train"]], target)
+            targets = scale.apply(nodes.labels[:, None]).astype(np.float32)
         asked: dict[str, Any] = {
             part: Nodes(jnp.asarray(rows[part]), jnp.asarray(targets[rows[part]]), jnp.ones(len(rows[part])))
             for part in PARTS
         }
-        return _finished(graph, task, rows, nodes.labels, passing, asked, None, notes)
+        return _finished(graph, task, rows, nodes.labels, passing, asked, None, notes, scale=scale)
     edges = graph.edges[target]
     labelled = np.ones(len(edges), bool) if name == "link_prediction" else np.asarray(edges.labels) >= 0
     rows = _parts(
@@ -160,7 +164,7 @@ def task_data(
     return _finished(graph, LinkTask(target, score, loss), rows, None, passing, asked, negatives, notes, lists)
 
 
-def _finished(graph, task, rows, labels, passing, asked, negatives, notes, candidates=None) -> TaskData:
+def _finished(graph, task, rows, labels, passing, asked, negatives, notes, candidates=None, scale=None) -> TaskData:
     for name, nodes in graph.nodes.items():
         if nodes.texts is not None and nodes.features is not None:
             notes.append(f"the features of {name} are not read, its texts are")
@@ -174,8 +178,16 @@ def _finished(graph, task, rows, labels, passing, asked, negatives, notes, candi
         asked=asked,
         negatives=negatives,
         candidates=candidates or {},
+        scale=scale,
         notes=tuple(notes),
     )
+
+
+def _scale(values: np.ndarray, target: str) -> Scale:
+    """By the training values [n]: the outputs of a network begin near 0 and go a few units far."""
+    if values.min() == values.max():
+        raise DataError(f"all training values of {target} are {values[0]:g}", mend="give another split or other values")
+    return Scale(np.array([values.mean(dtype=np.float64)]), np.array([values.std(dtype=np.float64)]))
 
 
 def _pairs(edges: EdgeSet) -> np.ndarray:

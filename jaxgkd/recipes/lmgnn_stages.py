@@ -51,7 +51,8 @@ class HeteroRow(NamedTuple):
       parameters: of one trained network and, where it was trained, the language model's layers.
       milliseconds: of the GNN's states of all nodes, or None.
       seconds: of its own search and training.
-      settings: of the GNN; curves: of every seed that has one, step → validation score.
+      settings: of the GNN; curves: of every seed that has one, step → validation score, higher is better; of values
+        minus the error in standard deviations.
       step_milliseconds: of a step that trains the language model.
       trained: of every seed that has one, the language model's layers (None where they were frozen), and parameters and
         other state of the network.
