@@ -21,7 +21,7 @@ from jaxgkd.nn.hetero_tasks import NodeTask
 from jaxgkd.nn.named_weights import states_of
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.kept_hetero import GNN, IDS, LM, hetero_maker, hetero_task, in_unit, language_model
-from jaxgkd.recipes.lmgnn_texts import unit_mean
+from jaxgkd.recipes.lmgnn_texts import frozen_layers, unit_mean
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.token_states import lower_part, upper_part
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
@@ -40,7 +40,7 @@ def hetero_program(kept: KeptStudent) -> Program:
       CheckpointError: the language model is not the one of the run.
     """
     task, encoder, make = hetero_task(kept), language_model(kept), hetero_maker(kept)
-    layer = encoder.model.n_layers - kept.reads["tuned_layers"]
+    layer = frozen_layers(encoder.model, kept.reads["tuned_layers"])
     below_graphdef, below = nnx.split(lower_part(encoder.model, layer))
     upper_graphdef, upper = nnx.split(upper_part(encoder.model, layer))
     graphdef, types = graphdef_of(make), list(kept.model["d_in"])

@@ -83,7 +83,7 @@ def graph_texts(
       StoreError: the states cannot be kept.
       UnsupportedModelError: the model is no post-norm encoder.
     """
-    layer = max(0, getattr(encoder.model, "n_layers", 0) - tuned_layers)
+    layer = frozen_layers(encoder.model, tuned_layers)
     upper = upper_part(encoder.model, layer)
     first, texts = {}, []
     for name, nodes in graph.nodes.items():
@@ -93,6 +93,11 @@ def graph_texts(
     states = token_states(encoder, texts, layer=layer, max_tokens=max_tokens, on_line=on_line)
     graphdef, weights = nnx.split(upper)
     return GraphTexts(states, graphdef, weights, first, {name: len(graph.nodes[name]) for name in first})
+
+
+def frozen_layers(model: object, tuned_layers: int) -> int:
+    """How many layers lie below the uppermost ``tuned_layers``; none where the model has no more than these."""
+    return max(0, getattr(model, "n_layers", 0) - tuned_layers)
 
 
 def embedding(upper: Encoder, states: Array, mask: Array) -> Array:
