@@ -113,7 +113,7 @@ class LMGNN:
     refresh_every: int = 50
     """Steps of stage 3 after which the texts that were read longest ago are read again."""
     refresh_texts: int = 512
-    """How many of them."""
+    """How many of them; 0 reads none again before validation."""
     pseudo_weight: float = 0.5
     """Weight of the labels that glem lets one give the other."""
 

@@ -47,6 +47,8 @@ class GraphTexts:
     def read(self, weights: Tree, rows: np.ndarray | None = None) -> np.ndarray:
         """[m, d] embeddings of texts ``rows``, by default all, by a language model with these weights."""
         wanted = self.states.tokens.rows if rows is None else self.states.tokens.rows[rows]
+        if not len(wanted):
+            return np.zeros((0, self.states.width), np.float32)
         distinct, place = np.unique(wanted, return_inverse=True)
         parts = [
             np.asarray(embed(self.graphdef, weights, *batch))[: end - first]

@@ -195,6 +195,15 @@ def test_texts_read_longest_ago_are_read_again(nodes, texts):
     np.testing.assert_array_equal(entering[untouched], np.asarray(nodes[2])[untouched])
 
 
+def test_texts_need_not_be_read_again(nodes, texts):
+    assert texts.read(texts.weights, np.zeros(0, int)).shape == (0, 16)
+    seen = []
+    record(seen, train, nodes, replace(STEPS, evaluate_every=10, refresh_texts=0))
+    read = np.unique(np.concatenate([np.asarray(batch[1]) for *_, batch in seen]))
+    untouched = np.setdiff1d(np.arange(72), read)
+    np.testing.assert_array_equal(seen[-1][2][untouched], np.asarray(nodes[2])[untouched])
+
+
 def test_the_best_state_goes_with_its_table_and_seeds_repeat(nodes, texts):
     one, same, other = (train(nodes, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(flat((one.lm, one.params)), flat((same.lm, same.params)))
