@@ -393,8 +393,9 @@ class Stages:
 
 
 def _labelled_by(data: Any, task: NodeTask, logits: np.ndarray, weight: float) -> Nodes:
-    """All nodes: those of the training part with their labels, the others with another network's probabilities.
+    """Nodes of the training part with their labels, and the others with another network's probabilities.
 
+    Those of no weight are left out: a batch of them alone would have no mean.
     ``(1 − w) mean CE(labels) + w mean CE(probabilities)`` (Zhao et al., GLEM, arXiv 2210.14709, equations 7 and 10).
     """
     n = len(logits)
@@ -402,7 +403,8 @@ def _labelled_by(data: Any, task: NodeTask, logits: np.ndarray, weight: float) -
     weights = np.full(n, weight * n / max(1, n - len(data.rows["train"])), np.float32)
     targets[data.rows["train"]] = np.asarray(data.asked["train"].targets)
     weights[data.rows["train"]] = (1.0 - weight) * n / len(data.rows["train"])
-    return Nodes(jnp.arange(n), jnp.asarray(targets), jnp.asarray(weights))
+    asked = np.flatnonzero(weights)
+    return Nodes(jnp.asarray(asked), jnp.asarray(targets[asked]), jnp.asarray(weights[asked]))
 
 
 def _of_seed(found: SearchedFit, seed: int) -> tuple[Tree, Tree]:
