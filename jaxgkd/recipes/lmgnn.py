@@ -57,11 +57,10 @@ def run(config: LMGNN, console: Console) -> Path:
         raise ConfigError(f"{graph.name} sets no task", field="--data", mend="add tasks to metadata.json")
     name = next(iter(graph.tasks)) if config.task == "auto" else config.task
     console.print(f"{graph.name}: {sum(graph.n_node.values()):,} nodes, {name}")
-    given = _given_relation(graph, name) if config.candidates == "auto" else config.candidates
     data = task_data(
         graph,
         name,
-        candidates=given,
+        candidates=config.candidates,
         n_candidates=config.n_candidates,
         score=config.score,
         loss=config.loss,
@@ -127,21 +126,6 @@ def run(config: LMGNN, console: Console) -> Path:
         started=started,
     )
     return out
-
-
-def _given_relation(graph: HeteroGraph, name: Any) -> str:
-    """A relation between the same types that holds every edge of the task, or uniform."""
-    target = graph.tasks[name].target if name in graph.tasks else ""
-    if isinstance(target, str):
-        return "uniform"
-    size = len(graph.nodes[target[2]])
-    edges = graph.edges[target]
-    asked = edges.senders.astype(np.int64) * size + edges.receivers
-    for kind, others in graph.edges.items():
-        alike = kind != target and (kind[0], kind[2]) == (target[0], target[2])
-        if alike and np.isin(asked, others.senders.astype(np.int64) * size + others.receivers).all():
-            return kind[1]
-    return "uniform"
 
 
 def _check_texts(config: LMGNN, data: TaskData) -> None:

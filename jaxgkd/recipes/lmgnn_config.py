@@ -127,7 +127,7 @@ class LMGNN:
     """For every edge."""
     candidates: str = "auto"
     """What an edge is ranked among: uniform, or a relation whose receivers a sender may lead to; by default one that
-    holds every edge of the task."""
+    holds every edge of the task, and others."""
     n_candidates: int = 100
     """For every edge, where they are uniform."""
     edges_per_step: int = 2048

@@ -76,14 +76,16 @@ def task_data(
       graph: as loaded.
       name: of the task; the graph has to have it.
       candidates: of links: ``uniform``, or the name of a relation between the same types whose receivers are what a
-        sender may lead to.
+        sender may lead to; ``auto`` is one that holds every edge of the task and others, or else ``uniform``.
       n_candidates: of every edge, where they are uniform.
       score, loss: of links.
       left_out: names of relations that pass no messages.
 
     Raises:
-      ConfigError: the graph has no such task, a relation is not there, or there are fewer nodes than candidates.
-      DataError: a part of the split is empty, all training values are alike, or the graph has no relations.
+      ConfigError: the graph has no such task, a relation is not there, or there are fewer nodes than candidates or
+        none at all.
+      DataError: a part of the split is empty, all training values are alike, one of two classes is missing where edges
+        are scored by AUROC, or the graph has no relations.
     """
     if name not in graph.tasks:
         known = ", ".join(graph.tasks) or "none"
@@ -129,6 +131,10 @@ def task_data(
     if name == "edge_classification":
         assert edges.labels is not None
         targets = np.eye(len(edges.class_names), dtype=np.float32)[edges.labels]
+        for part in PARTS[1:]:
+            if len(edges.class_names) == 2 and len(np.unique(edges.labels[rows[part]])) < 2:
+                what = f"the {part} part of {shown_type(target)} has edges of one class alone, which have no AUROC"
+                raise DataError(what, mend="label more, or give another split")
         ones = np.ones(len(edges), np.float32)
         asked = {
             part: Pairs(*(jnp.asarray(values[at]) for values in (edges.senders, edges.receivers, targets, ones)))
@@ -137,6 +143,7 @@ def task_data(
         task = EdgeTask(target, len(edges.class_names))
         return _finished(graph, task, rows, edges.labels, passing, asked, None, notes)
     n_receiver = len(graph.nodes[target[2]])
+    candidates = _resolved(graph, target, rows) if candidates == "auto" else candidates
     given = _given(graph, target, candidates)
     none = np.zeros((len(rows["train"]), 0), np.int32)
     asked = {"train": Links(*map(jnp.asarray, (*seen, none, none.astype(bool), np.ones(len(none), np.float32))))}
@@ -153,6 +160,9 @@ def task_data(
         else:
             lists[part] = given_candidates(*ends, given, n_node=n_receiver, known=known)
             alone = int((~lists[part].ranked).sum())
+            if alone == len(lists[part]):
+                what = f"no edge of the {part} part has another receiver of '{candidates}' to be ranked among"
+                raise ConfigError(what, field="--candidates", mend="name another relation, or use uniform")
             if alone:
                 notes.append(f"{alone} edges of the {part} part have no other candidate and are not ranked")
         asked[part] = _ranked_pairs(lists[part], n_receiver)
@@ -221,6 +231,20 @@ def _parts(
         if not len(at):
             raise DataError(f"the {part} part of the split is empty", mend="label more, or give another split")
     return rows
+
+
+def _resolved(graph: HeteroGraph, target: EdgeType, rows: Mapping[str, np.ndarray]) -> str:
+    """A relation that holds every edge of the task, and leaves some in each part with others beside; or uniform."""
+    size, edges = len(graph.nodes[target[2]]), graph.edges[target]
+    asked = edges.senders.astype(np.int64) * size + edges.receivers
+    for kind, others in graph.edges.items():
+        if kind == target or (kind[0], kind[2]) != (target[0], target[2]):
+            continue
+        pairs = others.senders.astype(np.int64) * size + others.receivers
+        left = np.setdiff1d(pairs, asked) // size
+        if np.isin(asked, pairs).all() and all(np.isin(edges.senders[rows[part]], left).any() for part in PARTS[1:]):
+            return kind[1]
+    return "uniform"
 
 
 def _given(graph: HeteroGraph, target: EdgeType, candidates: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -8,7 +8,6 @@ from jaxgkd.data.hetero_files import load_hetero_graph
 from jaxgkd.data.hetero_graphs import EdgeSet, make_hetero_graph
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.nn.hetero_tasks import EdgeTask, LinkTask, NodeTask
-from jaxgkd.recipes.lmgnn import _given_relation
 from jaxgkd.recipes.lmgnn_data import PARTS, _pairs, _parts, task_data
 from tests.recipes.hetero_folder import ACTS, DIRECTS, write_films
 
@@ -129,10 +128,42 @@ def test_links_are_ranked_among_what_a_relation_gives(graph):
     train = pairs_of(edges := graph.edges[ACTS], data.rows["train"])
     for sender in range(graph.n_node["actor"]):
         assert rows[starts[sender] : starts[sender + 1]].tolist() == sorted(r for s, r in known - train if s == sender)
-    assert len(edges) and _given_relation(graph, "link_prediction") == "known_for"
+    assert len(edges) and "the receivers of known_for" in str(data.notes)
+
+
+def test_candidates_come_by_default_from_a_relation_that_holds_the_edges_and_others(graph):
+    def notes(of, name="link_prediction"):
+        return str(data_of(of, name, candidates="auto").notes)
+
+    assert "the receivers of known_for" in notes(graph)
     fewer = EdgeSet(graph.edges[KNOWN].senders[1:], graph.edges[KNOWN].receivers[1:])
-    assert _given_relation(rebuilt(graph, edges={**graph.edges, KNOWN: fewer}), "link_prediction") == "uniform"
-    assert _given_relation(graph, "node_classification") == "uniform"
+    assert "among 5 nodes" in notes(rebuilt(graph, edges={**graph.edges, KNOWN: fewer}))
+    edges = graph.edges[ACTS]
+    same = rebuilt(graph, edges={**graph.edges, KNOWN: EdgeSet(edges.senders, edges.receivers)})
+    assert "among 5 nodes" in notes(same)
+    with pytest.raises(
+        ConfigError, match="'--candidates': no edge of the valid part has another receiver of 'known_fo"
+    ):
+        data_of(same, "link_prediction", candidates="known_for")
+    # In the test part alone there is nothing to rank an edge among.
+    tested = edges.senders[edges.given_split == "test"]
+    others = graph.edges[KNOWN]
+    pairs = pairs_of(edges) | {(s, r) for s, r in pairs_of(others) if s not in tested}
+    ends = np.array(sorted(pairs), np.int32)
+    part = rebuilt(graph, edges={**graph.edges, KNOWN: EdgeSet(ends[:, 0], ends[:, 1])})
+    assert "among 5 nodes" in notes(part)
+    with pytest.raises(ConfigError, match="no edge of the test part has another receiver"):
+        data_of(part, "link_prediction", candidates="known_for")
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_edges_of_one_class_alone_have_no_auroc(graph, part):
+    edges = graph.edges[ACTS]
+    labels = np.where(edges.given_split == part, 1, edges.labels).astype(np.int32)
+    alike = rebuilt(graph, edges={**graph.edges, ACTS: replace(edges, labels=labels)})
+    with pytest.raises(DataError, match=f"the {part} part of actor–acts_in–movie has edges of one class alone"):
+        data_of(alike, "edge_classification")
+    data_of(alike, "link_prediction")
 
 
 def shuffled(values, rows, seed=0):
@@ -157,14 +188,15 @@ def test_labels_that_validate_or_test_are_seen_by_no_one_in_training(graph):
 
 @pytest.mark.parametrize("candidates", ["uniform", "known_for"])
 def test_edges_that_test_may_as_well_not_be_there(graph, candidates):
-    """Take them out of the file, all but one: what training reads is the same."""
+    """Take them out of the file, all but one of a class: what training reads is the same."""
     edges = graph.edges[ACTS]
-    tested = np.flatnonzero(edges.given_split == "test")[1:]
+    tested = np.flatnonzero(edges.given_split == "test")
+    tested = np.delete(tested, np.unique(edges.labels[tested], return_index=True)[1])
     fields = {name: np.delete(values, tested) for name, values in vars(edges).items() if name != "class_names"}
     fewer = rebuilt(graph, edges={**graph.edges, ACTS: EdgeSet(**fields, class_names=edges.class_names)})
     for name in TASKS[1:]:
         before, after = (data_of(g, name, candidates=candidates) for g in (graph, fewer))
-        assert len(after.rows["test"]) == 1 < len(before.rows["test"])
+        assert len(after.rows["test"]) == 2 < len(before.rows["test"])
         assert_same((before.layout, before.asked["train"]), (after.layout, after.asked["train"]))
         assert_same(before.negatives, after.negatives)
         if name == "edge_classification":
