@@ -35,6 +35,11 @@ def test_values_far_from_zero_are_learned_predicted_and_exported(bert_folder, tm
     assert found["test"][0] <= mean["test"][0] and results["student_alone"]["test"][0] <= mean["test"][0]
     # Around 4 years: neither of the scaled values nor of values that count from 0.
     assert 3 < mean["test"][0] < 6 and found["metrics"]["mae"]["test"][0] < 6
+    arrays = np.load(run / "predictions.npz")
+    tested, said = arrays["split"][0] == 3, arrays["pred/student_distilled"]
+    error = said[0, tested] - arrays["labels"][tested]
+    assert np.sqrt((error**2).mean()) == pytest.approx(found["test"][0], abs=1e-3) and np.isnan(said[1]).all()
+    assert (run / "figures" / "errors.png").is_file()
     table, given = predicted(run, data, tmp_path / "said.csv"), pandas.read_csv(data / "nodes_movie.csv")
     for part in ("valid", "test"):
         error = (table["predicted"] - given["year"])[given["part"] == part]
