@@ -27,7 +27,7 @@ from jaxgkd.data.mentions import with_mentions
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.nn.hetero_problem import Drawing
 from jaxgkd.nn.hetero_tasks import LinkTask, NodeTask
-from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE, check, shrunk
+from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE, check, resolved, shrunk
 from jaxgkd.recipes.lmgnn_data import TaskData, task_data
 from jaxgkd.recipes.lmgnn_networks import Workplace
 from jaxgkd.recipes.lmgnn_stages import Stages
@@ -51,6 +51,7 @@ def run(config: LMGNN, console: Console) -> Path:
     started = time.perf_counter()
     config = shrunk(config) if config.smoke else config
     check(config)
+    config = resolved(config)
     graph: HeteroGraph = registry.load(config.data, recipe="lmgnn")
     graph = with_mentions(graph) if config.mentions else graph
     if not graph.tasks:

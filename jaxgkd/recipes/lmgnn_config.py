@@ -15,11 +15,12 @@ SPACE = {
     "dropout": Choice((0.1, 0.3, 0.5)),
 }
 LARGE = 1e9
+# Training a language model takes far longer than training a GNN on what it says.
+_LM_SEEDS = 3
 RANGES = {
     **dict.fromkeys(
         (
             "seeds",
-            "lm_seeds",
             "max_tokens",
             "tuned_layers",
             "lm_batch_size",
@@ -39,6 +40,7 @@ RANGES = {
     ),
     **dict.fromkeys(
         (
+            "lm_seeds",
             "lm_steps",
             "cotrain_steps",
             "freeze_steps",
@@ -70,8 +72,9 @@ class LMGNN:
     """Add a relation: whose text names the title of whom. Not for edges that were read from these texts."""
     seeds: int = 5
     """Seeds 0, 1, … of initial weights and batches; the split is the data's, or drawn once."""
-    lm_seeds: int = 3
-    """For how many of them the language model is trained; rows that need it have no values for the others."""
+    lm_seeds: int = 0
+    """For how many of them the language model is trained; rows that need it have no values for the others. 0 is for 3,
+    or for all where there are fewer."""
 
     teacher: str = "all-MiniLM-L6-v2"
     """Text encoder: a folder with config.json and safetensors, an installed package, or a Hugging Face id."""
@@ -178,6 +181,11 @@ def check(config: LMGNN) -> None:
     if config.lm_seeds > config.seeds:
         what = f"there are {config.seeds} seeds and {config.lm_seeds} for the language model"
         raise ConfigError(what, field="--lm-seeds", mend="use at most as many")
+
+
+def resolved(config: LMGNN) -> LMGNN:
+    """The settings with the number of seeds that ``lm_seeds`` 0 stands for."""
+    return replace(config, lm_seeds=config.lm_seeds or min(_LM_SEEDS, config.seeds))
 
 
 def shrunk(config: LMGNN) -> LMGNN:

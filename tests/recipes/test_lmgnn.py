@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from jaxgkd import cli
 from jaxgkd.errors import ConfigError
 from jaxgkd.exported import load
-from jaxgkd.recipes.lmgnn_config import LMGNN, check, shrunk
+from jaxgkd.recipes.lmgnn_config import LMGNN, check, resolved, shrunk
 from jaxgkd.training.student_folder import read_student, write_student
 from tests.recipes.hetero_folder import SMALL, predicted, run_films, summary_of, without_asked_edges, write_films
 
@@ -419,3 +419,10 @@ def test_settings_out_of_range_name_their_flag(changed, flag):
         check(LMGNN(**changed))
     check(LMGNN())
     check(shrunk(LMGNN()))
+
+
+@pytest.mark.parametrize(("seeds", "asked", "trained"), [(5, 0, 3), (2, 0, 2), (1, 0, 1), (5, 5, 5), (5, 1, 1)])
+def test_the_language_model_is_trained_for_three_seeds_at_most_unless_more_are_asked_for(seeds, asked, trained):
+    config = LMGNN(seeds=seeds, lm_seeds=asked)
+    check(config)
+    assert resolved(config).lm_seeds == trained
