@@ -1,7 +1,7 @@
 """A task on a heterogeneous graph as a problem that ``training.fit`` can train: the whole graph in every step.
 
 Edges that are asked for in a step pass no messages in it, and neither do their reverses: a step draws some training
-edges, and the others stay in the graph. What validates is asked with all training edges in the graph and no others.
+edges, and the others stay in the graph. What validates is asked with all of them in the graph.
 """
 
 from collections.abc import Callable
@@ -84,10 +84,11 @@ def hetero_problem(
     """A `Problem` over one graph.
 
     Every run's data holds ``settings``, scalars with at least ``learning_rate``, ``weight_decay`` and ``dropout``, and
-    may hold ``inputs`` of its own. What all runs share holds ``inputs`` (node type → [n, d]), ``layout`` with exactly
-    the training edges of the task's relation in the order of ``train``, ``train`` (all that may be asked in training)
-    and ``valid`` (what validates; `RankedPairs` of links); for links with ``candidates``, ``candidate_starts``
-    [n_source + 1] and ``candidates``, the rows given for every source; for links ``known``, the training edges.
+    may hold ``inputs`` of its own. What all runs share holds ``inputs`` (node type → [n, d]), ``layout`` with the
+    training edges of the task's relation in the order of ``train`` (after them those that nothing is asked of),
+    ``train`` (all that may be asked in training) and ``valid`` (what validates; `RankedPairs` of links); for links with
+    ``candidates``, ``candidate_starts`` [n_source + 1] and ``candidates``, the rows given for every source; for links
+    ``known``, the edges of the relation that are in the layout.
     """
     graphdef = graphdef_of(make)
 
@@ -135,9 +136,9 @@ def asked_for(task: Task, drawing: Drawing, key: Array, chosen: Array, shared: T
     train, layout = shared["train"], shared["layout"]
     if isinstance(task, NodeTask | ImitationTask):
         return Nodes(*(values[chosen] for values in train)), layout
-    n_train = train.senders.shape[0]
-    left_out = {task.edge_type: jnp.zeros(n_train, bool).at[chosen].set(True)}
-    layout = without_edges(layout, left_out)
+    of_type = layout[task.edge_type[2]]
+    n_edges = of_type.n_edges[of_type.edge_types.index(task.edge_type)]
+    layout = without_edges(layout, {task.edge_type: jnp.zeros(n_edges, bool).at[chosen].set(True)})
     if isinstance(task, EdgeTask):
         return Pairs(*(values[chosen] for values in train)), layout
     senders, receivers = train.senders[chosen], train.receivers[chosen]

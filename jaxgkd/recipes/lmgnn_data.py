@@ -28,7 +28,9 @@ class TaskData:
       graph: as loaded; task: what is asked.
       rows: part → rows of the node type, or positions among the relation's edges.
       labels: [n] or [e] int32 classes or float32 values of all nodes or edges of the target; None of links.
-      layout: the edges that pass messages: of the target relation the training edges alone, in their order.
+      layout: the edges that pass messages: of the target relation the training edges, in their order, and after them
+        those that no part may ask for, which are without a label or a part.
+      seen: senders and receivers of these edges of the target relation, in this order; None of nodes.
       edge_types: of the layout, reverses included.
       asked: part → arrays to ask with: `Nodes`, values scaled, or `Pairs`; of links, ``train`` is a `Links` without
         negatives (k = 0) and the others `RankedPairs`.
@@ -44,6 +46,7 @@ class TaskData:
     rows: Mapping[str, np.ndarray]
     labels: np.ndarray | None
     layout: HeteroLayout
+    seen: tuple[np.ndarray, np.ndarray] | None
     edge_types: tuple[EdgeType, ...]
     asked: Mapping[str, Any]
     negatives: tuple[np.ndarray, np.ndarray] | None
@@ -126,8 +129,13 @@ def task_data(
         edges.given_split, labelled, (0.8, 0.1, 0.1), notes, _pairs(edges) if target[0] == target[2] else None
     )
     passing = {kind: ends for kind, ends in passing.items() if kind != target}
-    seen = edges.senders[rows["train"]], edges.receivers[rows["train"]]
-    passing[target] = seen
+    trained, unasked = rows["train"], _unasked(edges, rows)
+    order = np.concatenate([trained, unasked])
+    seen = passing[target] = edges.senders[order], edges.receivers[order]
+    if len(unasked):
+        notes.append(
+            f"{len(unasked):,} edges of {shown_type(target)} that are in no part or have no label pass messages"
+        )
     if name == "edge_classification":
         assert edges.labels is not None
         targets = np.eye(len(edges.class_names), dtype=np.float32)[edges.labels]
@@ -141,12 +149,13 @@ def task_data(
             for part, at in rows.items()
         }
         task = EdgeTask(target, len(edges.class_names))
-        return _finished(graph, task, rows, edges.labels, passing, asked, None, notes)
+        return _finished(graph, task, rows, edges.labels, passing, asked, None, notes, seen=seen)
     n_receiver = len(graph.nodes[target[2]])
     candidates = _resolved(graph, target, rows) if candidates == "auto" else candidates
     given = _given(graph, target, candidates)
-    none = np.zeros((len(rows["train"]), 0), np.int32)
-    asked = {"train": Links(*map(jnp.asarray, (*seen, none, none.astype(bool), np.ones(len(none), np.float32))))}
+    none = np.zeros((len(trained), 0), np.int32)
+    ends = edges.senders[trained], edges.receivers[trained]
+    asked = {"train": Links(*map(jnp.asarray, (*ends, none, none.astype(bool), np.ones(len(none), np.float32))))}
     lists = {}
     for number, part in enumerate(PARTS[1:]):
         ends = edges.senders[rows[part]], edges.receivers[rows[part]]
@@ -171,10 +180,13 @@ def task_data(
     else:
         notes.append(f"an edge is ranked among the receivers of {candidates} that its sender has no edge to")
     negatives = given and _negatives_of_sources(given, seen, len(graph.nodes[target[0]]), n_receiver)
-    return _finished(graph, LinkTask(target, score, loss), rows, None, passing, asked, negatives, notes, lists)
+    task = LinkTask(target, score, loss)
+    return _finished(graph, task, rows, None, passing, asked, negatives, notes, candidates=lists, seen=seen)
 
 
-def _finished(graph, task, rows, labels, passing, asked, negatives, notes, candidates=None, scale=None) -> TaskData:
+def _finished(
+    graph, task, rows, labels, passing, asked, negatives, notes, *, candidates=None, scale=None, seen=None
+) -> TaskData:
     for name, nodes in graph.nodes.items():
         if nodes.texts is not None and nodes.features is not None:
             notes.append(f"the features of {name} are not read, its texts are")
@@ -184,6 +196,7 @@ def _finished(graph, task, rows, labels, passing, asked, negatives, notes, candi
         rows=rows,
         labels=labels,
         layout=build_hetero_layout(passing, graph.n_node),
+        seen=seen,
         edge_types=with_reverses(passing),
         asked=asked,
         negatives=negatives,
@@ -245,6 +258,16 @@ def _resolved(graph: HeteroGraph, target: EdgeType, rows: Mapping[str, np.ndarra
         if np.isin(asked, pairs).all() and all(np.isin(edges.senders[rows[part]], left).any() for part in PARTS[1:]):
             return kind[1]
     return "uniform"
+
+
+def _unasked(edges: EdgeSet, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Positions of the edges that nothing is asked of: as much a part of the graph as other relations are.
+
+    Those that a given split names for validation or test are none of them, with a label or without.
+    """
+    free = np.ones(len(edges), bool) if edges.given_split is None else ~np.isin(edges.given_split, PARTS[1:])
+    free[np.concatenate(list(rows.values()))] = False
+    return np.flatnonzero(free).astype(np.int32)
 
 
 def _given(graph: HeteroGraph, target: EdgeType, candidates: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -77,9 +77,9 @@ class Workplace:
         }
         task = self.data.task
         if isinstance(task, LinkTask):
-            n_node, train = self.data.graph.n_node, self.data.asked["train"]
-            ends = np.asarray(train.senders), np.asarray(train.receivers)
-            shared["known"] = KnownEdges.from_edges(*ends, n_node[task.edge_type[0]], n_node[task.edge_type[2]])
+            n_node, seen = self.data.graph.n_node, self.data.seen
+            assert seen is not None
+            shared["known"] = KnownEdges.from_edges(*seen, n_node[task.edge_type[0]], n_node[task.edge_type[2]])
         if self.data.negatives is not None:
             starts, rows = self.data.negatives
             shared |= {"candidate_starts": jnp.asarray(starts), "candidates": jnp.asarray(rows)}

@@ -139,6 +139,18 @@ def test_nodes_and_edge_classes_are_asked_for_by_position():
     np.testing.assert_array_equal(batch.receivers, EDGES[CITES][1][[1, 3]])
 
 
+@pytest.mark.parametrize("task", [LINKS, EdgeTask(CITES, 2)])
+def test_edges_behind_those_that_train_stay_in_the_graph(task):
+    whole = train_links()
+    few = Links(*(values[:5] for values in whole))
+    train = few if task is LINKS else Pairs(*few[:2], jnp.zeros((5, 2)), jnp.ones(5))
+    for seed in range(3):
+        batch, layout = drawn(task, Drawing(2, "uniform", 3), jax.random.key(seed), shared(train=train))
+        edges = list(zip(*(ends.tolist() for ends in EDGES[CITES]), strict=True))
+        asked_pairs = zip(batch.senders.tolist(), batch.receivers.tolist(), strict=True)
+        assert_left_out(layout, np.array([edges[:5].index(pair) for pair in asked_pairs]))
+
+
 compiled_ranks = jax.jit(ranks)
 
 

@@ -80,6 +80,38 @@ def test_no_edge_that_validates_or_tests_passes_messages(graph, name):
     np.testing.assert_array_equal(given[first : first + len(asked)], asked)
 
 
+@pytest.mark.parametrize("name", TASKS[1:])
+def test_edges_that_nothing_is_asked_of_pass_messages_like_any_other(graph, name):
+    """Those without a label or a part; not those of a part that is held out."""
+    edges, random = graph.edges[ACTS], np.random.default_rng(0)
+    split, labels = edges.given_split.copy(), edges.labels.copy()
+    split[random.random(len(edges)) < 0.2] = ""
+    labels[random.random(len(edges)) < 0.2] = -1
+    some = rebuilt(graph, edges={**graph.edges, ACTS: replace(edges, given_split=split, labels=labels)})
+    data = data_of(some, name)
+    held_out = np.isin(split, ("valid", "test"))
+    assert pairs_in(data.layout, ACTS) == pairs_of(edges, ~held_out)
+    asked = (labels >= 0) | (name == "link_prediction")
+    assert data.rows["train"].tolist() == np.flatnonzero((split == "train") & asked).tolist()
+    assert any(f"{np.sum(~held_out & ~((split == 'train') & asked))} edges of actor" in note for note in data.notes)
+    # The others come after the training edges, whose positions are those of the layout.
+    n_train = len(data.rows["train"])
+    assert pairs_of(edges, data.rows["train"]) == set(
+        zip(*(ends[:n_train].tolist() for ends in data.seen), strict=True)
+    )
+    assert len(data.seen[0]) == np.sum(~held_out)
+
+
+def test_with_a_drawn_split_edges_without_a_label_pass_messages(graph):
+    edges = graph.edges[ACTS]
+    labels = edges.labels.copy()
+    labels[::4] = -1
+    some = rebuilt(graph, edges={**graph.edges, ACTS: replace(edges, given_split=None, labels=labels)})
+    data = data_of(some, "edge_classification")
+    passing = pairs_of(edges, data.rows["train"]) | pairs_of(edges, slice(None, None, 4))
+    assert pairs_in(data.layout, ACTS) == passing
+
+
 def test_classes_of_edges(graph):
     data, edges = data_of(graph, "edge_classification"), graph.edges[ACTS]
     assert data.task == EdgeTask(ACTS, 2)
