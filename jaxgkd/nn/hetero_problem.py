@@ -88,7 +88,8 @@ def hetero_problem(
     training edges of the task's relation in the order of ``train`` (after them those that nothing is asked of),
     ``train`` (all that may be asked in training) and ``valid`` (what validates; `RankedPairs` of links); for links with
     ``candidates``, ``candidate_starts`` [n_source + 1] and ``candidates``, the rows given for every source; for links
-    ``known``, the edges of the relation that are in the layout.
+    ``known``, the edges of the relation that are in the layout. Where it holds ``opposite``, of every training edge the
+    position of another one or −1, that one passes no messages either in a step that asks for the first.
     """
     graphdef = graphdef_of(make)
 
@@ -138,7 +139,11 @@ def asked_for(task: Task, drawing: Drawing, key: Array, chosen: Array, shared: T
         return Nodes(*(values[chosen] for values in train)), layout
     of_type = layout[task.edge_type[2]]
     n_edges = of_type.n_edges[of_type.edge_types.index(task.edge_type)]
-    layout = without_edges(layout, {task.edge_type: jnp.zeros(n_edges, bool).at[chosen].set(True)})
+    left_out = jnp.zeros(n_edges, bool).at[chosen].set(True)
+    if "opposite" in shared:
+        opposite = shared["opposite"][chosen]
+        left_out = left_out.at[jnp.where(opposite < 0, n_edges, opposite)].set(True, mode="drop")
+    layout = without_edges(layout, {task.edge_type: left_out})
     if isinstance(task, EdgeTask):
         return Pairs(*(values[chosen] for values in train)), layout
     senders, receivers = train.senders[chosen], train.receivers[chosen]

@@ -31,6 +31,8 @@ class TaskData:
       layout: the edges that pass messages: of the target relation the training edges, in their order, and after them
         those that no part may ask for, which are without a label or a part.
       seen: senders and receivers of these edges of the target relation, in this order; None of nodes.
+      opposite: [e] of every training edge of a drawn split the position of the one the other way round, −1 where
+        there is none; None of given splits, and where the two ends are of different types.
       edge_types: of the layout, reverses included.
       asked: part → arrays to ask with: `Nodes`, values scaled, or `Pairs`; of links, ``train`` is a `Links` without
         negatives (k = 0) and the others `RankedPairs`.
@@ -47,6 +49,7 @@ class TaskData:
     labels: np.ndarray | None
     layout: HeteroLayout
     seen: tuple[np.ndarray, np.ndarray] | None
+    opposite: np.ndarray | None
     edge_types: tuple[EdgeType, ...]
     asked: Mapping[str, Any]
     negatives: tuple[np.ndarray, np.ndarray] | None
@@ -132,6 +135,9 @@ def task_data(
     trained, unasked = rows["train"], _unasked(edges, rows)
     order = np.concatenate([trained, unasked])
     seen = passing[target] = edges.senders[order], edges.receivers[order]
+    # A drawn split keeps both in one part: what validates never sees the other, so a step may not either.
+    both_ways = target[0] == target[2] and edges.given_split is None
+    opposite = _opposites(edges.senders[trained], edges.receivers[trained]) if both_ways else None
     if len(unasked):
         notes.append(
             f"{len(unasked):,} edges of {shown_type(target)} that are in no part or have no label pass messages"
@@ -149,7 +155,7 @@ def task_data(
             for part, at in rows.items()
         }
         task = EdgeTask(target, len(edges.class_names))
-        return _finished(graph, task, rows, edges.labels, passing, asked, None, notes, seen=seen)
+        return _finished(graph, task, rows, edges.labels, passing, asked, None, notes, seen=seen, opposite=opposite)
     n_receiver = len(graph.nodes[target[2]])
     candidates = _resolved(graph, target, rows) if candidates == "auto" else candidates
     given = _given(graph, target, candidates)
@@ -181,11 +187,25 @@ def task_data(
         notes.append(f"an edge is ranked among the receivers of {candidates} that its sender has no edge to")
     negatives = given and _negatives_of_sources(given, seen, len(graph.nodes[target[0]]), n_receiver)
     task = LinkTask(target, score, loss)
-    return _finished(graph, task, rows, None, passing, asked, negatives, notes, candidates=lists, seen=seen)
+    return _finished(
+        graph, task, rows, None, passing, asked, negatives, notes, candidates=lists, seen=seen, opposite=opposite
+    )
 
 
 def _finished(
-    graph, task, rows, labels, passing, asked, negatives, notes, *, candidates=None, scale=None, seen=None
+    graph,
+    task,
+    rows,
+    labels,
+    passing,
+    asked,
+    negatives,
+    notes,
+    *,
+    candidates=None,
+    scale=None,
+    seen=None,
+    opposite=None,
 ) -> TaskData:
     for name, nodes in graph.nodes.items():
         if nodes.texts is not None and nodes.features is not None:
@@ -197,6 +217,7 @@ def _finished(
         labels=labels,
         layout=build_hetero_layout(passing, graph.n_node),
         seen=seen,
+        opposite=opposite,
         edge_types=with_reverses(passing),
         asked=asked,
         negatives=negatives,
@@ -258,6 +279,15 @@ def _resolved(graph: HeteroGraph, target: EdgeType, rows: Mapping[str, np.ndarra
         if np.isin(asked, pairs).all() and all(np.isin(edges.senders[rows[part]], left).any() for part in PARTS[1:]):
             return kind[1]
     return "uniform"
+
+
+def _opposites(senders: np.ndarray, receivers: np.ndarray) -> np.ndarray:
+    """[e] position of the edge that leads back, −1 where there is none; of a loop its own."""
+    size = int(max(senders.max(initial=0), receivers.max(initial=0))) + 1
+    pairs, back = senders.astype(np.int64) * size + receivers, receivers.astype(np.int64) * size + senders
+    order = np.argsort(pairs)
+    place = order[np.minimum(np.searchsorted(pairs[order], back), len(pairs) - 1)]
+    return np.where(pairs[place] == back, place, -1).astype(np.int32)
 
 
 def _unasked(edges: EdgeSet, rows: Mapping[str, np.ndarray]) -> np.ndarray:

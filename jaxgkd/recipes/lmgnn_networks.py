@@ -80,6 +80,8 @@ class Workplace:
             n_node, seen = self.data.graph.n_node, self.data.seen
             assert seen is not None
             shared["known"] = KnownEdges.from_edges(*seen, n_node[task.edge_type[0]], n_node[task.edge_type[2]])
+        if self.data.opposite is not None:
+            shared["opposite"] = jnp.asarray(self.data.opposite)
         if self.data.negatives is not None:
             starts, rows = self.data.negatives
             shared |= {"candidate_starts": jnp.asarray(starts), "candidates": jnp.asarray(rows)}

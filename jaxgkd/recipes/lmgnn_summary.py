@@ -97,7 +97,8 @@ def write_hetero_run(
             "candidates_sha256": {part: listed.sha256 for part, listed in data.candidates.items()},
         },
         "protocol": "clean: settings, epochs and the staged row are chosen on validation, test is scored once; edges "
-        "that validate or test pass no messages, and training edges none in the step that asks for them",
+        "that validate or test pass no messages, and training edges none in the step that asks for them or, where the "
+        "split was drawn, for the one that leads back",
         "teacher": {"name": encoder.name, "tuned_layers": config.tuned_layers, "max_tokens": config.max_tokens},
         "student": {"name": config.encoder.upper(), "layers": config.layers, "width": config.width},
         "metric": metric,

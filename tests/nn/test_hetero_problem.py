@@ -151,6 +151,35 @@ def test_edges_behind_those_that_train_stay_in_the_graph(task):
         assert_left_out(layout, np.array([edges[:5].index(pair) for pair in asked_pairs]))
 
 
+@pytest.mark.parametrize("task", [LINKS, EdgeTask(CITES, 2)])
+def test_what_a_step_asks_does_not_depend_on_the_opposite_edge(task):
+    """With it in the graph and without it the loss is the same."""
+    senders, receivers = np.array([0, 1, 1, 2, 3]), np.array([1, 0, 2, 4, 3])
+    opposite = jnp.array([1, 0, -1, -1, 4])
+
+    def loss(n, chosen, *, told=True):
+        """Of chosen ones of the edges 0→1, 1→2, 2→4 and 3→3, to which 1→0 is added where n is 5."""
+        rows = np.array([0, 2, 3, 4, 1])[:n]
+        ends = senders[rows], receivers[rows]
+        place = {0: 0, 1: 4, 2: 1, 3: 2, 4: 3} if n == 5 else {0: 0, 1: -1, 2: 1, 3: 2, 4: 3}
+        pairs = jnp.asarray([place.get(other, -1) for other in np.asarray(opposite)[rows].tolist()])
+        none = jnp.zeros((n, 0), jnp.int32)
+        train = Links(*map(jnp.asarray, ends), none, none.astype(bool), jnp.ones(n))
+        train = train if task is LINKS else Pairs(*train[:2], jnp.tile(jnp.eye(2)[:1], (n, 1)), jnp.ones(n))
+        changed = {"train": train, "layout": layout_of(random_edges() | {CITES: ends})}
+        together = shared(**changed, **({"opposite": pairs} if told else {}))
+        together["known"] = KnownEdges.from_edges(np.array([0]), np.array([1]), 6, 6)
+        model = make(task, jax.random.key(0))
+        batch, layout = asked_for(task, Drawing(1, "uniform", 3), jax.random.key(1), jnp.asarray(chosen), together)
+        return np.asarray(task.losses(model, model.states(together["inputs"], layout), batch))
+
+    np.testing.assert_allclose(loss(5, [0]), loss(4, [0]), rtol=1e-5)
+    assert np.abs(loss(5, [0], told=False) - loss(4, [0])).max() > 1e-4
+    # One without an opposite, and one that leads to itself.
+    np.testing.assert_allclose(loss(5, [1]), loss(5, [1], told=False), rtol=1e-5)
+    np.testing.assert_allclose(loss(5, [3]), loss(5, [3], told=False), rtol=1e-5)
+
+
 compiled_ranks = jax.jit(ranks)
 
 

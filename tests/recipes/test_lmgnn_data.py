@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -285,6 +286,27 @@ def test_an_empty_part_is_refused(graph):
     bare = rebuilt(graph, nodes={**graph.nodes, "movie": replace(graph.nodes["movie"], given_split=split)})
     with pytest.raises(DataError, match="the valid part of the split is empty"):
         data_of(bare, "node_classification")
+
+
+def test_opposites_are_known_of_drawn_splits_of_one_type_alone(tmp_path):
+    def of_movies(metadata, tables, given):
+        kind = ["movie", "cites", "movie"]
+        metadata["edge_types"] = [kind]
+        metadata["tasks"] = {"link_prediction": {"edge_type": kind} | ({"split": "part"} if given else {})}
+        random = np.random.default_rng(0)
+        pairs = sorted({tuple(random.integers(0, 36, 2).tolist()) for _ in range(300)})
+        rows = [{"src": f"m{s}", "dst": f"m{r}", "part": random.choice(PARTS)} for s, r in pairs]
+        tables["edges_movie__cites__movie"] = rows
+
+    def found(given):
+        change = partial(of_movies, given=given)
+        return data_of(load_hetero_graph(write_films(tmp_path / str(given), change=change)), "link_prediction")
+
+    assert found(True).opposite is None
+    data = found(False)
+    pairs = list(zip(*(ends.tolist() for ends in data.seen), strict=True))
+    wanted = [pairs.index((r, s)) if (r, s) in pairs else -1 for s, r in pairs]
+    assert data.opposite.tolist() == wanted and 0 < sum(place >= 0 for place in wanted) < len(wanted)
 
 
 def test_both_directions_of_a_link_are_in_the_same_part():
