@@ -154,7 +154,7 @@ def asked_for(task: Task, drawing: Drawing, key: Array, chosen: Array, shared: T
 def _negatives(
     task: LinkTask, drawing: Drawing, key: Array, senders: Array, receivers: Array, shared: Tree
 ) -> tuple[Array, Array]:
-    """[b, k] rows of the destination type, and which of them are no training edge of their sender."""
+    """Rows of the destination type, [b, k] or [k] shared by all, and [b, k] which are no training edge of a sender."""
     known: KnownEdges = shared["known"]
     n_node = shared["layout"][task.edge_type[2]].layout.n_receivers
     if drawing.negatives == "uniform":
@@ -170,7 +170,7 @@ def _negatives(
         given = shared["candidates"][first[:, None] + place.astype(jnp.int32)]
         # All that was given for a sender may be edges.
         drawn = hard_negatives(senders, receivers, jnp.where(count[:, None] > 0, given, -1))
-    return jnp.broadcast_to(drawn.nodes, drawn.where.shape), drawn.where
+    return drawn.nodes, drawn.where
 
 
 def score(task: Task, model: HeteroModel, states: Any, asked: Any) -> Array:

@@ -125,7 +125,8 @@ class LMGNN:
     loss: Literal["cross_entropy", "log_sigmoid", "self_adversarial", "contrastive", "bpr"] = "contrastive"
     """Of links."""
     negatives: Literal["auto", "uniform", "joint", "in_batch", "candidates"] = "auto"
-    """Of links: by default candidates where a relation gives them, else uniform."""
+    """Of links: by default candidates where a relation gives them, else uniform. Those of in_batch are products of
+    matrices where the score is dot or distmult; distances of all pairs of a step take a vector each."""
     n_negatives: int = 16
     """For every edge."""
     candidates: str = "auto"
