@@ -148,7 +148,7 @@ class LMGNN:
     patience: int = 60
     """Steps without a better validation score after which a run stops; 0 never stops early."""
     search: int = 1
-    """Settings tried for each row on validation; 1 takes the ones given."""
+    """Settings tried on validation for each row that learns on embeddings; 1 takes the ones given."""
     search_seeds: int = 1
     """Seeds that every try is trained with."""
     sweep: tuple[str, ...] = ()
