@@ -1,7 +1,7 @@
 """Whose text names whom: a relation that texts hold and no file of edges does.
 
 A node is named where the words of its title follow each other in a text, in small or capital letters. Titles that two
-nodes share name neither.
+nodes share name neither. Nodes of a type without texts are called by their ids, which are not looked for.
 """
 
 import re
@@ -17,7 +17,7 @@ _WORD = re.compile(r"\w+")
 
 
 def with_mentions(graph: HeteroGraph, only: Collection[EdgeType] | None = None) -> HeteroGraph:
-    """The graph with a relation ``mentions`` from every type that has texts to every type that they name.
+    """The graph with a relation ``mentions`` from every type that has texts to every such type that they name.
 
     Args:
       graph: where one of these relations is there already it stays as it is.
@@ -49,8 +49,9 @@ def mentions(nodes: NodeSet, others: NodeSet) -> EdgeSet:
 
     Args:
       nodes: with texts, or there are no pairs.
-      others: whose titles are looked for; may be the same nodes.
+      others: whose titles are looked for, with texts likewise; may be the same nodes.
     """
+    texts = () if nodes.texts is None or others.texts is None else nodes.texts
     names = [tuple(_words(title)) for title in others.titles]
     count = Counter(names)
     row_of = {name: row for row, name in enumerate(names) if name and count[name] == 1}
@@ -58,7 +59,7 @@ def mentions(nodes: NodeSet, others: NodeSet) -> EdgeSet:
     for name in row_of:
         lengths[name[0]].add(len(name))
     pairs = set()
-    for row, text in enumerate(nodes.texts or ()):
+    for row, text in enumerate(texts):
         words = _words(text)
         for start, word in enumerate(words):
             for length in lengths.get(word, ()):

@@ -20,8 +20,8 @@ from jaxgkd.language.tokens import TOKENIZER_FILES
 from jaxgkd.nn.hetero_tasks import NodeTask
 from jaxgkd.nn.named_weights import states_of
 from jaxgkd.nn.node_problem import graphdef_of
-from jaxgkd.recipes.kept_hetero import GNN, IDS, LM, hetero_maker, hetero_task, language_model
-from jaxgkd.recipes.lmgnn_texts import unit_mean
+from jaxgkd.recipes.kept_hetero import GNN, IDS, LM, hetero_maker, hetero_task, in_unit, language_model
+from jaxgkd.recipes.lmgnn_texts import frozen_layers, unit_mean
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.token_states import lower_part, upper_part
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
@@ -40,7 +40,7 @@ def hetero_program(kept: KeptStudent) -> Program:
       CheckpointError: the language model is not the one of the run.
     """
     task, encoder, make = hetero_task(kept), language_model(kept), hetero_maker(kept)
-    layer = encoder.model.n_layers - kept.reads["tuned_layers"]
+    layer = frozen_layers(encoder.model, kept.reads["tuned_layers"])
     below_graphdef, below = nnx.split(lower_part(encoder.model, layer))
     upper_graphdef, upper = nnx.split(upper_part(encoder.model, layer))
     graphdef, types = graphdef_of(make), list(kept.model["d_in"])
@@ -78,7 +78,7 @@ def hetero_program(kept: KeptStudent) -> Program:
         else:
             pairs = given["src"], given["dst"]
             said = _some_at_a_time(lambda of: task.outputs(network, states, *of), pairs, PAIRS_AT_ONCE)
-        return jax.nn.softmax(said) if kept.says["kind"] == "classes" else said
+        return jax.nn.softmax(said) if kept.says["kind"] == "classes" else in_unit(kept, said)
 
     beside = {f"{_BELOW}{name}": leaf for name, leaf in leaves_by_name(below).items()}
     if not any(name.startswith(LM) for name in kept.weights):
@@ -87,7 +87,7 @@ def hetero_program(kept: KeptStudent) -> Program:
     n = inputs["src"].shape[0] if "src" in inputs else f"n{types.index(kept.model['node_type'])}"
     output, about = {
         "classes": ((n, len(kept.says.get("names", ()))), "a probability for each class, in their order"),
-        "values": ((n, 1), "a number"),
+        "values": ((n, 1), "a number in the unit of the labels"),
         "scores": ((n,), "higher for likelier links of one src"),
     }[kept.says["kind"]]
     folder = encoder.tokenizer.folder

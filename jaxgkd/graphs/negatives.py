@@ -25,7 +25,7 @@ Random = np.random.Generator | Array
 class KnownEdges:
     """Which pairs are edges (a pytree: pass it into compiled functions).
 
-    For training these are the training edges alone: to leave out others as negatives would tell that they are there.
+    For training these are the edges it sees: to leave out others as negatives would tell that they are there.
 
     Attributes:
       indptr: [n_source + 1]; targets: [e] ascending for every source, ``targets[indptr[i]:indptr[i + 1]]``.

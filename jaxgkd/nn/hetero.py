@@ -55,6 +55,8 @@ class HeteroEncoder(nnx.Module):
         self.embeddings = nnx.Dict(
             {name: nnx.Param(embedding(rngs.params(), (n_node[name], width))) for name in d_in if name not in given}
         )
+        # An `nnx.Dict` asked whether it has a name answers yes for its own methods, such as items.
+        self.learned = tuple(name for name in d_in if name not in given)
         types = tuple(d_in)
         self.convolutions = nnx.List([convolution(width, types, edge_types, rngs=rngs) for _ in range(n_layers)])
         self.norms = nnx.List(
@@ -79,7 +81,7 @@ class HeteroEncoder(nnx.Module):
         """
         state = {}
         for i, (name, values) in enumerate(inputs.items()):
-            if name in self.embeddings:
+            if name in self.learned:
                 state[name] = self.embeddings[name][...][values]
                 continue
             if dropout_key is not None:

@@ -1,7 +1,7 @@
 """A task on a heterogeneous graph as a problem that ``training.fit`` can train: the whole graph in every step.
 
 Edges that are asked for in a step pass no messages in it, and neither do their reverses: a step draws some training
-edges, and the others stay in the graph. What validates is asked with all training edges in the graph and no others.
+edges, and the others stay in the graph. What validates is asked with all of them in the graph.
 """
 
 from collections.abc import Callable
@@ -84,10 +84,12 @@ def hetero_problem(
     """A `Problem` over one graph.
 
     Every run's data holds ``settings``, scalars with at least ``learning_rate``, ``weight_decay`` and ``dropout``, and
-    may hold ``inputs`` of its own. What all runs share holds ``inputs`` (node type → [n, d]), ``layout`` with exactly
-    the training edges of the task's relation in the order of ``train``, ``train`` (all that may be asked in training)
-    and ``valid`` (what validates; `RankedPairs` of links); for links with ``candidates``, ``candidate_starts``
-    [n_source + 1] and ``candidates``, the rows given for every source; for links ``known``, the training edges.
+    may hold ``inputs`` of its own. What all runs share holds ``inputs`` (node type → [n, d]), ``layout`` with the
+    training edges of the task's relation in the order of ``train`` (after them those that nothing is asked of),
+    ``train`` (all that may be asked in training) and ``valid`` (what validates; `RankedPairs` of links); for links with
+    ``candidates``, ``candidate_starts`` [n_source + 1] and ``candidates``, the rows given for every source; for links
+    ``known``, the edges of the relation that are in the layout. Where it holds ``opposite``, of every training edge the
+    position of another one or −1, that one passes no messages either in a step that asks for the first.
     """
     graphdef = graphdef_of(make)
 
@@ -135,9 +137,13 @@ def asked_for(task: Task, drawing: Drawing, key: Array, chosen: Array, shared: T
     train, layout = shared["train"], shared["layout"]
     if isinstance(task, NodeTask | ImitationTask):
         return Nodes(*(values[chosen] for values in train)), layout
-    n_train = train.senders.shape[0]
-    left_out = {task.edge_type: jnp.zeros(n_train, bool).at[chosen].set(True)}
-    layout = without_edges(layout, left_out)
+    of_type = layout[task.edge_type[2]]
+    n_edges = of_type.n_edges[of_type.edge_types.index(task.edge_type)]
+    left_out = jnp.zeros(n_edges, bool).at[chosen].set(True)
+    if "opposite" in shared:
+        opposite = shared["opposite"][chosen]
+        left_out = left_out.at[jnp.where(opposite < 0, n_edges, opposite)].set(True, mode="drop")
+    layout = without_edges(layout, {task.edge_type: left_out})
     if isinstance(task, EdgeTask):
         return Pairs(*(values[chosen] for values in train)), layout
     senders, receivers = train.senders[chosen], train.receivers[chosen]
@@ -148,7 +154,7 @@ def asked_for(task: Task, drawing: Drawing, key: Array, chosen: Array, shared: T
 def _negatives(
     task: LinkTask, drawing: Drawing, key: Array, senders: Array, receivers: Array, shared: Tree
 ) -> tuple[Array, Array]:
-    """[b, k] rows of the destination type, and which of them are no training edge of their sender."""
+    """Rows of the destination type, [b, k] or [k] shared by all, and [b, k] which are no training edge of a sender."""
     known: KnownEdges = shared["known"]
     n_node = shared["layout"][task.edge_type[2]].layout.n_receivers
     if drawing.negatives == "uniform":
@@ -164,7 +170,7 @@ def _negatives(
         given = shared["candidates"][first[:, None] + place.astype(jnp.int32)]
         # All that was given for a sender may be edges.
         drawn = hard_negatives(senders, receivers, jnp.where(count[:, None] > 0, given, -1))
-    return jnp.broadcast_to(drawn.nodes, drawn.where.shape), drawn.where
+    return drawn.nodes, drawn.where
 
 
 def score(task: Task, model: HeteroModel, states: Any, asked: Any) -> Array:

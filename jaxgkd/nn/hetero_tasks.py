@@ -58,7 +58,13 @@ class Pairs(NamedTuple):
 
 
 class Links(NamedTuple):
-    """Edges beside some that are not there: both ends [b], other receivers [b, k], those that count, weights [b]."""
+    """Edges beside some that are not there.
+
+    Fields:
+      senders, receivers: [b] both ends.
+      negatives: [b, k] other receivers of every edge, or [k] of all; negative_where: [b, k] those that count.
+      weights: [b].
+    """
 
     senders: Array
     receivers: Array
@@ -124,18 +130,22 @@ class LinkTask:
         return LinkHead(width, 128, self.score, n_between=n_between, rngs=rngs)
 
     def outputs(self, model: "HeteroModel", states: TaskStates, senders: Array, receivers: Array) -> Array:
-        """Scores [...] of pairs of rows, both [...]."""
+        """Scores [...] of pairs of rows, whose shapes broadcast: [b, 1] and [k] are a product of matrices."""
         source, _, destination = self.edge_type
         between = model.between(states, senders, receivers)
         ends = model.joined(states, source), model.joined(states, destination)
         scores = model.head(*ends, senders, receivers, between)
         one, other = states.inputs[source], states.inputs[destination]
         if one.ndim == 2 and one.shape[1:] == other.shape[1:]:
-            scores += model.head.similarity[...] * jnp.sum(one[senders] * other[receivers], axis=-1)
+            scores += model.head.similarity[...] * link_scores("dot", one[senders], other[receivers])
         return scores
 
     def losses(self, model: "HeteroModel", states: TaskStates, batch: Links) -> Array:
         """[b] of every edge against its negatives."""
+        if batch.negatives.ndim == 1:
+            positive = self.outputs(model, states, batch.senders, batch.receivers)
+            negative = self.outputs(model, states, batch.senders[:, None], batch.negatives)
+            return link_losses(self.loss, positive, negative, negative_where=batch.negative_where)
         senders = jnp.broadcast_to(batch.senders[:, None], (len(batch.senders), 1 + batch.negatives.shape[1]))
         receivers = jnp.concatenate([batch.receivers[:, None], batch.negatives], axis=1)
         scores = self.outputs(model, states, senders, receivers)
@@ -218,7 +228,7 @@ class LinkHead(nnx.Module):
             self.relation = nnx.Param(0.1 * jax.random.normal(rngs.params(), (size,)))
 
     def __call__(self, sources: Array, destinations: Array, senders: Array, receivers: Array, between: Array) -> Array:
-        """Joined states [n_s, d], [n_d, d], rows of both [...] and relations between them [..., r] to [...]."""
+        """Joined states [n_s, d], [n_d, d], rows of both and relations between them [..., r] to [...]."""
         one, other = self.source(sources)[senders], self.destination(destinations)[receivers]
         relation = None if self.relation is None else self.relation[...]
         scores = link_scores(self.score, one, other, relation) + self.popularity(destinations)[receivers, 0]
@@ -281,7 +291,8 @@ class HeteroModel(nnx.Module):
         return TaskStates(hidden, inputs, layout)
 
     def between(self, states: TaskStates, senders: Array, receivers: Array) -> Array:
-        """[..., r] 1 where another relation than the asked one leads from a sender to a receiver, of shape [...]."""
+        """[..., r] 1 where another relation than the asked one leads from a sender to a receiver, which broadcast."""
+        senders, receivers = jnp.broadcast_arrays(senders, receivers)
         if not self.n_between:
             return jnp.zeros((*jnp.shape(senders), 0))
         assert self.asked is not None

@@ -25,7 +25,7 @@ from jaxgkd.predict.columns import class_columns
 from jaxgkd.predict.outcome import Outcome
 from jaxgkd.predict.output_file import OutputFile
 from jaxgkd.predict.pairs import AskedPairs, read_pairs
-from jaxgkd.recipes.kept_hetero import IDS, hetero_maker, hetero_task, language_model, weights_of_member
+from jaxgkd.recipes.kept_hetero import IDS, hetero_maker, hetero_task, in_unit, language_model, weights_of_member
 from jaxgkd.recipes.lmgnn_networks import model_outputs
 from jaxgkd.recipes.lmgnn_texts import graph_texts
 from jaxgkd.training.student_folder import KeptStudent
@@ -99,7 +99,8 @@ def predict_hetero(
         inputs = {name: of_texts[name] if name in of_texts else others[name] for name in nodes}
         outputs = model_outputs(graphdef_of(make), task, params, rest, inputs, layout, asked)
         values = np.asarray(outputs, np.float64)
-        said.append(scipy.special.softmax(values, axis=-1) if kept.says["kind"] == "classes" else values)
+        classes = kept.says["kind"] == "classes"
+        said.append(scipy.special.softmax(values, axis=-1) if classes else in_unit(kept, values))
     out.write(_columns(kept.says, ids, np.mean(said, axis=0), problems))
     return outcome
 

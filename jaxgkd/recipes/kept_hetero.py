@@ -18,6 +18,7 @@ from jaxgkd.nn.named_weights import states_of, student_weights
 from jaxgkd.recipes.lmgnn_config import LMGNN
 from jaxgkd.recipes.lmgnn_networks import Workplace, make_hetero_model
 from jaxgkd.recipes.lmgnn_stages import HeteroRow
+from jaxgkd.recipes.molecule_targets import Scale
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.student_folder import KeptStudent
@@ -143,6 +144,12 @@ def hetero_task(kept: KeptStudent) -> NodeTask | EdgeTask | LinkTask:
     return EdgeTask((source, name, destination), model["n_out"])
 
 
+def in_unit(kept: KeptStudent, outputs: Any) -> Any:
+    """What the network says [...] in the unit of the labels it was trained on; classes and scores as they are."""
+    scale = kept.model.get("scale")
+    return outputs if scale is None else outputs * scale["std"] + scale["mean"]
+
+
 def weights_of_member(kept: KeptStudent, member: int, lm: Tree) -> tuple[Tree, tuple[Tree, Tree]]:
     """The language model's layers, and parameters and other state of the network.
 
@@ -195,7 +202,7 @@ def _kept(
     return KeptStudent(
         recipe="lmgnn",
         reads=reads,
-        model=model | _described(task),
+        model=model | _described(task) | _scaled(place.data.scale),
         says=says,
         members=[{"seed": seed, "valid": float(score)} for seed, score in enumerate(scores)],
         chosen=[best],
@@ -211,6 +218,10 @@ def _described(task: NodeTask | EdgeTask | LinkTask) -> dict[str, Any]:
     if isinstance(task, EdgeTask):
         return {"edge_type": list(task.edge_type), "n_out": task.n_out, "task": "edges"}
     return {"edge_type": list(task.edge_type), "score": task.score, "task": "links"}
+
+
+def _scaled(scale: Scale | None) -> dict[str, Any]:
+    return {} if scale is None else {"scale": {"mean": float(scale.mean[0]), "std": float(scale.std[0])}}
 
 
 def _named(lm: Tree | None, params: Tree, rest: Tree) -> dict[str, np.ndarray]:

@@ -8,9 +8,12 @@
 3. Both are trained together, a few texts a step (stage 3); or each learns what the other says of nodes without labels.
 4. A language model that reads a node alone learns to say what the GNN says of it, for nodes without links.
 
-Every row has the same split, seeds and number of settings tried, and is scored once on what the test part holds.
+Every row has the same split and is scored once on what the test part holds. The rows that learn on embeddings try the
+same number of settings. Those that train the language model try none: they take what was given, or what the GNN on the
+tuned one chose, and may have fewer seeds.
 """
 
+import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +30,7 @@ from jaxgkd.data.mentions import with_mentions
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.nn.hetero_problem import Drawing
 from jaxgkd.nn.hetero_tasks import LinkTask, NodeTask
-from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE, check, shrunk
+from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE, check, resolved, shrunk
 from jaxgkd.recipes.lmgnn_data import TaskData, task_data
 from jaxgkd.recipes.lmgnn_networks import Workplace
 from jaxgkd.recipes.lmgnn_stages import Stages
@@ -36,10 +39,17 @@ from jaxgkd.recipes.lmgnn_texts import graph_texts
 from jaxgkd.recipes.searched_fit import Budget
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.candidates import save_candidates
-from jaxgkd.training.run_dir import RunDirectory, check_folder, check_same
+from jaxgkd.training.run_dir import RunDirectory, check_folder, read_json
 from jaxgkd.training.search import read_sweep
 
 __all__ = ["LMGNN", "run"]
+
+# What settings of a start are called that differ, where their values say nothing.
+_OTHER = {
+    "data_facts": "other data",
+    "split_sha256": "another split",
+    "teacher_sha256": "a language model with other weights",
+}
 
 
 def run(config: LMGNN, console: Console) -> Path:
@@ -51,17 +61,17 @@ def run(config: LMGNN, console: Console) -> Path:
     started = time.perf_counter()
     config = shrunk(config) if config.smoke else config
     check(config)
+    config = resolved(config)
     graph: HeteroGraph = registry.load(config.data, recipe="lmgnn")
     graph = with_mentions(graph) if config.mentions else graph
     if not graph.tasks:
         raise ConfigError(f"{graph.name} sets no task", field="--data", mend="add tasks to metadata.json")
     name = next(iter(graph.tasks)) if config.task == "auto" else config.task
     console.print(f"{graph.name}: {sum(graph.n_node.values()):,} nodes, {name}")
-    given = _given_relation(graph, name) if config.candidates == "auto" else config.candidates
     data = task_data(
         graph,
         name,
-        candidates=given,
+        candidates=config.candidates,
         n_candidates=config.n_candidates,
         score=config.score,
         loss=config.loss,
@@ -86,9 +96,10 @@ def run(config: LMGNN, console: Console) -> Path:
     if check_folder(out, resume=config.resume) and RunDirectory(out, identity, resume=True).finished:
         return out
 
-    if config.start is not None:
-        _check_start(config.start, identity)
     encoder = TextEncoder.load(config.teacher)
+    identity["teacher_sha256"] = encoder.weights_hash
+    if config.start is not None:
+        _check_start(config.start, identity, data.task)
     texts = graph_texts(
         graph, encoder, tuned_layers=config.tuned_layers, max_tokens=config.max_tokens, on_line=console.print
     )
@@ -127,21 +138,6 @@ def run(config: LMGNN, console: Console) -> Path:
         started=started,
     )
     return out
-
-
-def _given_relation(graph: HeteroGraph, name: Any) -> str:
-    """A relation between the same types that holds every edge of the task, or uniform."""
-    target = graph.tasks[name].target if name in graph.tasks else ""
-    if isinstance(target, str):
-        return "uniform"
-    size = len(graph.nodes[target[2]])
-    edges = graph.edges[target]
-    asked = edges.senders.astype(np.int64) * size + edges.receivers
-    for kind, others in graph.edges.items():
-        alike = kind != target and (kind[0], kind[2]) == (target[0], target[2])
-        if alike and np.isin(asked, others.senders.astype(np.int64) * size + others.receivers).all():
-            return kind[1]
-    return "uniform"
 
 
 def _check_texts(config: LMGNN, data: TaskData) -> None:
@@ -189,13 +185,31 @@ def _identity(config: LMGNN, data: TaskData) -> dict[str, Any]:
     }
 
 
-def _check_start(folder: Path, identity: dict[str, Any]) -> None:
-    """Raises ConfigError where the fine-tuned language models of a run cannot be used."""
-    same = ("task", "teacher", "max_tokens", "tuned_layers", "data_facts", "split_sha256", "width")
+def _check_start(folder: Path, identity: dict[str, Any], task: Any) -> None:
+    """Raises ConfigError where the fine-tuned language models of a run, or the heads on them, cannot be used."""
     if not (folder / "config.json").exists():
         raise ConfigError("there is no run", file=folder, field="--start", mend="give the folder of a run")
+    found = read_json(folder / "config.json")
+    if not isinstance(found, dict) or found.get("recipe") != "lmgnn":
+        raise ConfigError("is no run of lmgnn", file=folder, field="--start", mend="give the folder of one")
     for seed in range(identity["lm_seeds"] if identity["stages"] else 0):
         if not (folder / "checkpoints" / f"lm-{seed}").is_dir():
             what = f"there is no language model lm-{seed}"
             raise ConfigError(what, file=folder, field="--start", mend="give a run with as many --lm-seeds")
-    check_same(folder, {key: identity[key] for key in same})
+    wanted = json.loads(json.dumps(identity))
+    flags = {"task": "--task", "data_facts": "--data", "split_sha256": "--data"}
+    # The same weights may lie in two places, and others come to lie in the same one.
+    flags["teacher_sha256" if "teacher_sha256" in found else "teacher"] = "--teacher"
+    flags |= {name: f"--{name.replace('_', '-')}" for name in ("max_tokens", "tuned_layers", "width")}
+    if isinstance(task, LinkTask):
+        flags["score"] = "--score"
+    for name, flag in flags.items():
+        before, now = (_resolved_task(each) if name == "task" else each.get(name) for each in (found, wanted))
+        if before != now:
+            what = f"the run in --start had {_OTHER.get(name) or f'{before}, not {now}'}"
+            raise ConfigError(what, file=folder / "config.json", field=flag, mend=f"give {flag} as it had it")
+
+
+def _resolved_task(identity: dict[str, Any]) -> Any:
+    """The first task of the graph where none was named."""
+    return next(iter(identity["data_facts"]["tasks"])) if identity["task"] == "auto" else identity["task"]

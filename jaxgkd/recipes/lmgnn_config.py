@@ -15,11 +15,12 @@ SPACE = {
     "dropout": Choice((0.1, 0.3, 0.5)),
 }
 LARGE = 1e9
+# Training a language model takes far longer than training a GNN on what it says.
+_LM_SEEDS = 3
 RANGES = {
     **dict.fromkeys(
         (
             "seeds",
-            "lm_seeds",
             "max_tokens",
             "tuned_layers",
             "lm_batch_size",
@@ -39,6 +40,7 @@ RANGES = {
     ),
     **dict.fromkeys(
         (
+            "lm_seeds",
             "lm_steps",
             "cotrain_steps",
             "freeze_steps",
@@ -70,8 +72,9 @@ class LMGNN:
     """Add a relation: whose text names the title of whom. Not for edges that were read from these texts."""
     seeds: int = 5
     """Seeds 0, 1, … of initial weights and batches; the split is the data's, or drawn once."""
-    lm_seeds: int = 3
-    """For how many of them the language model is trained; rows that need it have no values for the others."""
+    lm_seeds: int = 0
+    """For how many of them the language model is trained; rows that need it have no values for the others. 0 is for 3,
+    or for all where there are fewer."""
 
     teacher: str = "all-MiniLM-L6-v2"
     """Text encoder: a folder with config.json and safetensors, an installed package, or a Hugging Face id."""
@@ -113,7 +116,7 @@ class LMGNN:
     refresh_every: int = 50
     """Steps of stage 3 after which the texts that were read longest ago are read again."""
     refresh_texts: int = 512
-    """How many of them."""
+    """How many of them; 0 reads none again before validation."""
     pseudo_weight: float = 0.5
     """Weight of the labels that glem lets one give the other."""
 
@@ -122,12 +125,13 @@ class LMGNN:
     loss: Literal["cross_entropy", "log_sigmoid", "self_adversarial", "contrastive", "bpr"] = "contrastive"
     """Of links."""
     negatives: Literal["auto", "uniform", "joint", "in_batch", "candidates"] = "auto"
-    """Of links: by default candidates where a relation gives them, else uniform."""
+    """Of links: by default candidates where a relation gives them, else uniform. Those of in_batch are products of
+    matrices where the score is dot or distmult; distances of all pairs of a step take a vector each."""
     n_negatives: int = 16
     """For every edge."""
     candidates: str = "auto"
     """What an edge is ranked among: uniform, or a relation whose receivers a sender may lead to; by default one that
-    holds every edge of the task."""
+    holds every edge of the task, and others."""
     n_candidates: int = 100
     """For every edge, where they are uniform."""
     edges_per_step: int = 2048
@@ -144,7 +148,7 @@ class LMGNN:
     patience: int = 60
     """Steps without a better validation score after which a run stops; 0 never stops early."""
     search: int = 1
-    """Settings tried for each row on validation; 1 takes the ones given."""
+    """Settings tried on validation for each row that learns on embeddings; 1 takes the ones given."""
     search_seeds: int = 1
     """Seeds that every try is trained with."""
     sweep: tuple[str, ...] = ()
@@ -178,6 +182,11 @@ def check(config: LMGNN) -> None:
     if config.lm_seeds > config.seeds:
         what = f"there are {config.seeds} seeds and {config.lm_seeds} for the language model"
         raise ConfigError(what, field="--lm-seeds", mend="use at most as many")
+
+
+def resolved(config: LMGNN) -> LMGNN:
+    """The settings with the number of seeds that ``lm_seeds`` 0 stands for."""
+    return replace(config, lm_seeds=config.lm_seeds or min(_LM_SEEDS, config.seeds))
 
 
 def shrunk(config: LMGNN) -> LMGNN:

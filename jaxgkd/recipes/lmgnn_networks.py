@@ -77,9 +77,11 @@ class Workplace:
         }
         task = self.data.task
         if isinstance(task, LinkTask):
-            n_node, train = self.data.graph.n_node, self.data.asked["train"]
-            ends = np.asarray(train.senders), np.asarray(train.receivers)
-            shared["known"] = KnownEdges.from_edges(*ends, n_node[task.edge_type[0]], n_node[task.edge_type[2]])
+            n_node, seen = self.data.graph.n_node, self.data.seen
+            assert seen is not None
+            shared["known"] = KnownEdges.from_edges(*seen, n_node[task.edge_type[0]], n_node[task.edge_type[2]])
+        if self.data.opposite is not None:
+            shared["opposite"] = jnp.asarray(self.data.opposite)
         if self.data.negatives is not None:
             starts, rows = self.data.negatives
             shared |= {"candidate_starts": jnp.asarray(starts), "candidates": jnp.asarray(rows)}
@@ -94,9 +96,10 @@ class Workplace:
         }
 
     def ask(self, make: Make, task: Task, params: Tree, rest: Tree, table: Array, asked: Any) -> np.ndarray:
-        """What a trained model says of anything that can be asked."""
-        inputs, layout = self.inputs(table), self.data.layout
-        return np.asarray(model_outputs(graphdef_of(make), task, params, rest, inputs, layout, asked))
+        """What a trained model says of anything that can be asked; values in the unit of the labels."""
+        inputs, layout, scale = self.inputs(table), self.data.layout, self.data.scale
+        said = np.asarray(model_outputs(graphdef_of(make), task, params, rest, inputs, layout, asked))
+        return said if scale is None else scale.undo(said)
 
     def with_layout(self, layout: HeteroLayout) -> "Workplace":
         """The same place with other edges."""
@@ -126,7 +129,7 @@ def make_hetero_model(
 
 @partial(jax.jit, static_argnames=("graphdef", "task"))
 def model_outputs(graphdef, task: Task, params: Tree, rest: Tree, inputs: Mapping[str, Array], layout, asked) -> Array:
-    """What a model says: [m, c] logits or values of nodes or edges, or scores of the pairs that are ranked."""
+    """What a model says: [m, c] logits or scaled values of nodes or edges, or scores of the pairs that are ranked."""
     model = nnx.merge(graphdef, params, rest)
     states = model.states(inputs, layout)
     if isinstance(task, EdgeTask | LinkTask):

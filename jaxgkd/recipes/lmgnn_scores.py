@@ -29,12 +29,13 @@ def metric_of(data: TaskData) -> tuple[str, bool]:
 
 
 def scores(data: TaskData, part: str, outputs: np.ndarray) -> Scores:
-    """Metric → value of what `Workplace.outputs` gives for a part."""
+    """Metric → value of what `Workplace.outputs` gives for a part, of values in the unit of the labels."""
     task = data.task
     if isinstance(task, LinkTask):
         return link_scores(data, part, outputs)
     if isinstance(task, NodeTask) and task.kind == "regression":
-        errors = outputs - np.asarray(data.asked[part].targets)
+        assert data.labels is not None
+        errors = outputs - data.labels[data.rows[part]][:, None]
         return {"rmse": float(np.sqrt(np.mean(np.square(errors)))), "mae": float(np.mean(np.abs(errors)))}
     assert data.labels is not None
     labels = data.labels[data.rows[part]]
@@ -72,6 +73,11 @@ def baselines(data: TaskData, embeddings: Mapping[str, np.ndarray]) -> dict[str,
     """
     if isinstance(data.task, NodeTask):
         return _of_nodes(data)
+    if isinstance(data.task, EdgeTask) and data.task.n_out != 2:
+        # Degrees and likenesses are one number, which orders no more than two classes.
+        share = np.asarray(data.asked["train"].targets).mean(axis=0)
+        said = {part: np.repeat(share[None], len(data.rows[part]), axis=0) for part in EVALUATED}
+        return {"majority": ("majority", {part: scores(data, part, values) for part, values in said.items()})}
     source, _, destination = data.task.edge_type
     seen = data.asked["train"]
     n = data.graph.n_node
@@ -103,8 +109,6 @@ def _scored(data: TaskData, values: Mapping[str, np.ndarray]) -> dict[str, Score
     if isinstance(data.task, LinkTask):
         return {part: link_scores(data, part, values[part]) for part in EVALUATED}
     assert data.labels is not None and isinstance(data.task, EdgeTask)
-    if data.task.n_out != 2:
-        return {}
     labels = {part: data.labels[data.rows[part]] for part in EVALUATED}
     # Few links may speak for a class as well as many.
     sign = 1.0 if binary_scores(values["valid"], labels["valid"])["auroc"] >= 0.5 else -1.0
@@ -114,6 +118,9 @@ def _scored(data: TaskData, values: Mapping[str, np.ndarray]) -> dict[str, Score
 def _of_nodes(data: TaskData) -> dict[str, tuple[str, dict[str, Scores]]]:
     assert isinstance(data.task, NodeTask)
     n_out, targets = data.task.n_out, np.asarray(data.asked["train"].targets)
+    if data.task.kind == "regression":
+        assert data.labels is not None
+        targets = data.labels[data.rows["train"]][:, None].astype(np.float64)
     mean = np.repeat(targets.mean(axis=0)[None], len(data.graph.nodes[data.task.node_type]), axis=0)
     label = "mean of the training labels" if data.task.kind == "regression" else "majority"
     said = {"majority": (label, mean)}

@@ -51,7 +51,8 @@ class HeteroRow(NamedTuple):
       parameters: of one trained network and, where it was trained, the language model's layers.
       milliseconds: of the GNN's states of all nodes, or None.
       seconds: of its own search and training.
-      settings: of the GNN; curves: of every seed that has one, step → validation score.
+      settings: of the GNN; curves: of every seed that has one, step → validation score, higher is better; of values
+        minus the error in standard deviations.
       step_milliseconds: of a step that trains the language model.
       trained: of every seed that has one, the language model's layers (None where they were frozen), and parameters and
         other state of the network.
@@ -392,8 +393,9 @@ class Stages:
 
 
 def _labelled_by(data: Any, task: NodeTask, logits: np.ndarray, weight: float) -> Nodes:
-    """All nodes: those of the training part with their labels, the others with another network's probabilities.
+    """Nodes of the training part with their labels, and the others with another network's probabilities.
 
+    Those of no weight are left out: a batch of them alone would have no mean.
     ``(1 − w) mean CE(labels) + w mean CE(probabilities)`` (Zhao et al., GLEM, arXiv 2210.14709, equations 7 and 10).
     """
     n = len(logits)
@@ -401,7 +403,8 @@ def _labelled_by(data: Any, task: NodeTask, logits: np.ndarray, weight: float) -
     weights = np.full(n, weight * n / max(1, n - len(data.rows["train"])), np.float32)
     targets[data.rows["train"]] = np.asarray(data.asked["train"].targets)
     weights[data.rows["train"]] = (1.0 - weight) * n / len(data.rows["train"])
-    return Nodes(jnp.arange(n), jnp.asarray(targets), jnp.asarray(weights))
+    asked = np.flatnonzero(weights)
+    return Nodes(jnp.asarray(asked), jnp.asarray(targets[asked]), jnp.asarray(weights[asked]))
 
 
 def _of_seed(found: SearchedFit, seed: int) -> tuple[Tree, Tree]:

@@ -97,7 +97,8 @@ def write_hetero_run(
             "candidates_sha256": {part: listed.sha256 for part, listed in data.candidates.items()},
         },
         "protocol": "clean: settings, epochs and the staged row are chosen on validation, test is scored once; edges "
-        "that validate or test pass no messages, and training edges none in the step that asks for them",
+        "that validate or test pass no messages, and training edges none in the step that asks for them or, where the "
+        "split was drawn, for the one that leads back",
         "teacher": {"name": encoder.name, "tuned_layers": config.tuned_layers, "max_tokens": config.max_tokens},
         "student": {"name": config.encoder.upper(), "layers": config.layers, "width": config.width},
         "metric": metric,
@@ -166,10 +167,11 @@ def _best(results: Mapping[str, Any], higher: bool) -> str | None:
 
 
 def _write_predictions(run_dir: RunDirectory, place: Workplace, rows: Mapping[str, HeteroRow], distilled: str) -> None:
-    """Of nodes and edges with classes: what every row says where it is scored, −1 elsewhere."""
+    """Of nodes and edges: what every row says in the parts, −1 or NaN elsewhere and of seeds that have no such row."""
     data = place.data
-    if not isinstance(data.task, NodeTask | EdgeTask) or data.labels is None or data.labels.dtype.kind != "i":
+    if not isinstance(data.task, NodeTask | EdgeTask) or data.labels is None:
         return
+    classes = data.labels.dtype.kind == "i"
     n, n_seed = len(data.labels), len(rows["student_alone"].outputs)
     part = np.zeros((n_seed, n), np.uint8)
     for number, name in enumerate(PARTS, 1):
@@ -178,12 +180,11 @@ def _write_predictions(run_dir: RunDirectory, place: Workplace, rows: Mapping[st
     if isinstance(data.task, NodeTask):
         arrays["degree"] = degrees_of(data, data.task.node_type).astype(np.int64)
     for name, row in {**rows, "student_distilled": rows[distilled]}.items():
-        said = np.full((n_seed, n), -1, np.int16)
+        said = np.full((n_seed, n), -1, np.int16) if classes else np.full((n_seed, n), np.nan, np.float32)
         for seed, outputs in enumerate(row.outputs):
             for which, values in ({} if outputs is None else outputs).items():
-                said[seed, data.rows[which]] = values.argmax(axis=1)
-        if all(outputs is not None for outputs in row.outputs):
-            arrays[f"pred/{name}"] = said
+                said[seed, data.rows[which]] = values.argmax(axis=1) if classes else values[:, 0]
+        arrays[f"pred/{name}"] = said
     run_dir.write_arrays("predictions.npz", arrays)
 
 

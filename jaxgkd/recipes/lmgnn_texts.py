@@ -47,6 +47,8 @@ class GraphTexts:
     def read(self, weights: Tree, rows: np.ndarray | None = None) -> np.ndarray:
         """[m, d] embeddings of texts ``rows``, by default all, by a language model with these weights."""
         wanted = self.states.tokens.rows if rows is None else self.states.tokens.rows[rows]
+        if not len(wanted):
+            return np.zeros((0, self.states.width), np.float32)
         distinct, place = np.unique(wanted, return_inverse=True)
         parts = [
             np.asarray(embed(self.graphdef, weights, *batch))[: end - first]
@@ -83,7 +85,7 @@ def graph_texts(
       StoreError: the states cannot be kept.
       UnsupportedModelError: the model is no post-norm encoder.
     """
-    layer = max(0, getattr(encoder.model, "n_layers", 0) - tuned_layers)
+    layer = frozen_layers(encoder.model, tuned_layers)
     upper = upper_part(encoder.model, layer)
     first, texts = {}, []
     for name, nodes in graph.nodes.items():
@@ -93,6 +95,11 @@ def graph_texts(
     states = token_states(encoder, texts, layer=layer, max_tokens=max_tokens, on_line=on_line)
     graphdef, weights = nnx.split(upper)
     return GraphTexts(states, graphdef, weights, first, {name: len(graph.nodes[name]) for name in first})
+
+
+def frozen_layers(model: object, tuned_layers: int) -> int:
+    """How many layers lie below the uppermost ``tuned_layers``; none where the model has no more than these."""
+    return max(0, getattr(model, "n_layers", 0) - tuned_layers)
 
 
 def embedding(upper: Encoder, states: Array, mask: Array) -> Array:

@@ -57,14 +57,17 @@ def draw_degree(run: Run) -> Drawing | None:
     if "student_distilled" not in rows:
         return None
     degree = predictions.degree
-    seeds, counted = len(predictions.split), predictions.tested("student_distilled").sum(axis=0)
+    tested = predictions.tested("student_distilled")
+    # All rows over the same seeds: the distilled student may have been trained with a few of them.
+    of = tested.any(axis=1)
+    seeds, counted = int(of.sum()), tested.sum(axis=0)
     bins = degree_bins(degree, counted, max(FEWEST_IN_BIN * seeds, _SMALLEST_BIN * counted.sum()))
     if len(bins) < 2:
         return None
     return draw_bins(
         run,
         Scale("accuracy", "%", 100.0, 1, True),
-        {row: _accuracy_by_bin(predictions, row, bins) for row in rows},
+        {row: _accuracy_by_bin(predictions, row, bins)[of] for row in rows},
         bins,
         [counted[(degree >= low) & (degree <= high)].sum() / seeds for low, high in bins],
         by="number of neighbours",

@@ -32,7 +32,7 @@ def test_whole_words_in_any_case_and_no_name_of_two_nodes():
 
 
 def test_a_graph_gains_the_relations_it_does_not_have():
-    metals, places = nodes(), NodeSet(np.arange(2), None, ("silver", "Klondike"))
+    metals, places = nodes(), NodeSet(np.arange(2), ("", "A river."), ("silver", "Klondike"))
     near = EdgeSet(np.array([0], np.int32), np.array([1], np.int32))
     before = {("metal", "found_in", "place"): near, ("metal", "mentions", "metal"): near}
     graph = make_hetero_graph(name="g", nodes={"metal": metals, "place": places}, edges=before, tasks=[])
@@ -41,4 +41,8 @@ def test_a_graph_gains_the_relations_it_does_not_have():
     assert pairs(after.edges["metal", "mentions", "metal"]) == [(0, 1)]
     assert pairs(after.edges["metal", "mentions", "place"]) == [(0, 0), (1, 0), (2, 0)]
     assert after.notes == ("texts of metal name 3 times another place",)
+    # What a type without texts is called are its ids.
+    numbered = {"metal": metals, "place": NodeSet(np.arange(2), None, ("silver", "1"))}
+    unnamed = make_hetero_graph(name="g", nodes=numbered, edges=before, tasks=[])
+    assert with_mentions(unnamed) is unnamed and not len(mentions(metals, numbered["place"]))
     assert with_mentions(graph, only=[("metal", "found_in", "place")]) is graph

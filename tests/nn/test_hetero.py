@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxgkd.graphs import without_edges
+from jaxgkd.graphs import build_hetero_layout, without_edges
 from jaxgkd.nn.hetero import HeteroEncoder
+from jaxgkd.nn.named_weights import student_weights
 from tests.nn.typed_graph import (
     KINDS,
     N_NODE,
@@ -121,3 +122,25 @@ def test_without_layers_there_are_the_projections_alone():
     np.testing.assert_allclose(
         hidden[0]["paper"], linear(model.project["paper"], inputs()["paper"]), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", ["rgcn", "rgat", "hgt", "sage"])
+def test_a_type_may_have_the_name_of_a_method(kind):
+    """Every type of the graph, with inputs and without any, has each of the names in turn."""
+    own = [name for name in dir(nnx.Dict) if not name.startswith("_")]
+    assert {"items", "keys", "pop", "train"} <= set(own)
+    for first in range(0, len(own), 3):
+        called = dict(zip(N_NODE, (own * 2)[first : first + 3], strict=True))
+        kinds = [(called[source], name, called[target]) for source, name, target in KINDS]
+        edges = {(called[kind[0]], kind[1], called[kind[2]]): ends for kind, ends in random_edges().items()}
+        n_node, d_in = ({called[name]: size for name, size in of.items()} for of in (N_NODE, D_IN))
+        other = HeteroEncoder(kind, d_in, n_node, kinds, WIDTH, 1, rngs=nnx.Rngs(0))
+        given = {called[name]: values for name, values in inputs().items()}
+        graphdef, params, rest = nnx.split(other, nnx.Param, ...)
+        hidden = nnx.merge(graphdef, params, rest)(given, build_hetero_layout(edges, n_node)).hidden
+        wanted = encoder(kind, 1)(inputs(), layout_of(random_edges())).hidden
+        for one, same in zip(hidden, wanted, strict=True):
+            for name in N_NODE:
+                np.testing.assert_allclose(one[called[name]], same[name], rtol=1e-4, atol=1e-5)
+        weights = student_weights(params, rest)
+        assert f"embeddings.{called['author']}" in weights and f"norms.0.{called['paper']}.scale" in weights

@@ -142,6 +142,35 @@ def test_link_scores_and_their_losses(kind):
     np.testing.assert_allclose(losses_of(task, model, states, batch), contrastive, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", SCORES)
+def test_negatives_that_all_edges_share_are_those_of_each(kind):
+    """Beside what else joins two papers."""
+    task = LinkTask(CITES, kind)
+    model = model_of(task, KINDS)
+    model.head.between[...] = jnp.array([0.2])
+    given = TaskStates((random_states(0), random_states(10)), random_states(3, 5), layout_of(random_edges()))
+    ends, shared = (jnp.array([0, 3, 4]), jnp.array([1, 2, 0])), jnp.array([5, 1, 2, 0])
+    where = jnp.asarray(np.random.default_rng(0).random((3, 4)) < 0.7)
+    one = losses_of(task, model, given, Links(*ends, shared, where, jnp.ones(3)))
+    each = losses_of(task, model, given, Links(*ends, jnp.tile(shared, (3, 1)), where, jnp.ones(3)))
+    np.testing.assert_allclose(one, each, rtol=1e-4, atol=1e-5)
+
+
+def test_products_with_shared_negatives_hold_no_vector_of_every_pair():
+    """Of b edges among b, forwards and backwards: b² numbers some times, but not times the 128 of a vector."""
+    task, b = LinkTask(WRITES), 512
+    model = model_of(task)
+    graphdef, params = nnx.split(model)
+    rows = jnp.zeros(b, jnp.int32)
+
+    def total(params, negatives, where):
+        batch = Links(rows, rows, negatives, where, jnp.ones(b))
+        return task.losses(nnx.merge(graphdef, params), states(), batch).mean()
+
+    compiled = jax.jit(jax.grad(total)).lower(params, rows, jnp.ones((b, b), bool)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 16 * 4 * b * b
+
+
 def test_inputs_of_another_width_or_none_are_not_compared():
     """The head's score is all there is where one end has learned embeddings."""
     task = LinkTask(WRITES)

@@ -18,6 +18,7 @@ from jaxgkd.recipes.lmgnn import _others
 from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
 from jaxgkd.recipes.lmgnn_data import task_data
 from jaxgkd.recipes.lmgnn_networks import Workplace
+from jaxgkd.recipes.lmgnn_stages import _labelled_by
 from jaxgkd.recipes.lmgnn_texts import embed, graph_texts
 from jaxgkd.teachers.hops import TextEncoder
 from tests.recipes.hetero_folder import ACTS, write_films
@@ -195,6 +196,15 @@ def test_texts_read_longest_ago_are_read_again(nodes, texts):
     np.testing.assert_array_equal(entering[untouched], np.asarray(nodes[2])[untouched])
 
 
+def test_texts_need_not_be_read_again(nodes, texts):
+    assert texts.read(texts.weights, np.zeros(0, int)).shape == (0, 16)
+    seen = []
+    record(seen, train, nodes, replace(STEPS, evaluate_every=10, refresh_texts=0))
+    read = np.unique(np.concatenate([np.asarray(batch[1]) for *_, batch in seen]))
+    untouched = np.setdiff1d(np.arange(72), read)
+    np.testing.assert_array_equal(seen[-1][2][untouched], np.asarray(nodes[2])[untouched])
+
+
 def test_the_best_state_goes_with_its_table_and_seeds_repeat(nodes, texts):
     one, same, other = (train(nodes, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(flat((one.lm, one.params)), flat((same.lm, same.params)))
@@ -253,6 +263,22 @@ def test_labels_that_are_held_out_move_no_weight(graph, texts, nodes):
     np.testing.assert_array_equal(last[0][0], last[1][0])
     np.testing.assert_array_equal(last[0][1], last[1][1])
     assert last[0][2] == last[1][2] and last[0][3] != last[1][3]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_only_labels_of_some_weight_are_asked_for(nodes, weight):
+    data, logits = nodes[0].data, np.random.default_rng(0).normal(size=(36, 3)).astype(np.float32)
+    found = _labelled_by(data, data.task, logits, weight)
+    rows, weights, trained = np.asarray(found.rows), np.asarray(found.weights), data.rows["train"]
+    others = np.setdiff1d(np.arange(36), trained)
+    wanted = [*(trained if weight < 1 else ()), *(others if weight else ())]
+    assert rows.tolist() == sorted(wanted) and (weights > 0).all()
+    np.testing.assert_allclose(weights.sum(), 36, rtol=1e-5)
+    gold = np.isin(rows, trained)
+    np.testing.assert_allclose(weights[gold].sum() / 36, 1 - weight, rtol=1e-5)
+    by_row = dict(zip(data.asked["train"].rows.tolist(), np.asarray(data.asked["train"].targets), strict=True))
+    for row, target in zip(rows.tolist(), np.asarray(found.targets), strict=True):
+        np.testing.assert_allclose(target, by_row.get(row, jax.nn.softmax(logits[row])), rtol=1e-5)
 
 
 def test_a_loss_that_is_no_number_names_the_flag(nodes):

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -8,7 +9,6 @@ from jaxgkd.data.hetero_files import load_hetero_graph
 from jaxgkd.data.hetero_graphs import EdgeSet, make_hetero_graph
 from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.nn.hetero_tasks import EdgeTask, LinkTask, NodeTask
-from jaxgkd.recipes.lmgnn import _given_relation
 from jaxgkd.recipes.lmgnn_data import PARTS, _pairs, _parts, task_data
 from tests.recipes.hetero_folder import ACTS, DIRECTS, write_films
 
@@ -81,6 +81,38 @@ def test_no_edge_that_validates_or_tests_passes_messages(graph, name):
     np.testing.assert_array_equal(given[first : first + len(asked)], asked)
 
 
+@pytest.mark.parametrize("name", TASKS[1:])
+def test_edges_that_nothing_is_asked_of_pass_messages_like_any_other(graph, name):
+    """Those without a label or a part; not those of a part that is held out."""
+    edges, random = graph.edges[ACTS], np.random.default_rng(0)
+    split, labels = edges.given_split.copy(), edges.labels.copy()
+    split[random.random(len(edges)) < 0.2] = ""
+    labels[random.random(len(edges)) < 0.2] = -1
+    some = rebuilt(graph, edges={**graph.edges, ACTS: replace(edges, given_split=split, labels=labels)})
+    data = data_of(some, name)
+    held_out = np.isin(split, ("valid", "test"))
+    assert pairs_in(data.layout, ACTS) == pairs_of(edges, ~held_out)
+    asked = (labels >= 0) | (name == "link_prediction")
+    assert data.rows["train"].tolist() == np.flatnonzero((split == "train") & asked).tolist()
+    assert any(f"{np.sum(~held_out & ~((split == 'train') & asked))} edges of actor" in note for note in data.notes)
+    # The others come after the training edges, whose positions are those of the layout.
+    n_train = len(data.rows["train"])
+    assert pairs_of(edges, data.rows["train"]) == set(
+        zip(*(ends[:n_train].tolist() for ends in data.seen), strict=True)
+    )
+    assert len(data.seen[0]) == np.sum(~held_out)
+
+
+def test_with_a_drawn_split_edges_without_a_label_pass_messages(graph):
+    edges = graph.edges[ACTS]
+    labels = edges.labels.copy()
+    labels[::4] = -1
+    some = rebuilt(graph, edges={**graph.edges, ACTS: replace(edges, given_split=None, labels=labels)})
+    data = data_of(some, "edge_classification")
+    passing = pairs_of(edges, data.rows["train"]) | pairs_of(edges, slice(None, None, 4))
+    assert pairs_in(data.layout, ACTS) == passing
+
+
 def test_classes_of_edges(graph):
     data, edges = data_of(graph, "edge_classification"), graph.edges[ACTS]
     assert data.task == EdgeTask(ACTS, 2)
@@ -129,10 +161,42 @@ def test_links_are_ranked_among_what_a_relation_gives(graph):
     train = pairs_of(edges := graph.edges[ACTS], data.rows["train"])
     for sender in range(graph.n_node["actor"]):
         assert rows[starts[sender] : starts[sender + 1]].tolist() == sorted(r for s, r in known - train if s == sender)
-    assert len(edges) and _given_relation(graph, "link_prediction") == "known_for"
+    assert len(edges) and "the receivers of known_for" in str(data.notes)
+
+
+def test_candidates_come_by_default_from_a_relation_that_holds_the_edges_and_others(graph):
+    def notes(of, name="link_prediction"):
+        return str(data_of(of, name, candidates="auto").notes)
+
+    assert "the receivers of known_for" in notes(graph)
     fewer = EdgeSet(graph.edges[KNOWN].senders[1:], graph.edges[KNOWN].receivers[1:])
-    assert _given_relation(rebuilt(graph, edges={**graph.edges, KNOWN: fewer}), "link_prediction") == "uniform"
-    assert _given_relation(graph, "node_classification") == "uniform"
+    assert "among 5 nodes" in notes(rebuilt(graph, edges={**graph.edges, KNOWN: fewer}))
+    edges = graph.edges[ACTS]
+    same = rebuilt(graph, edges={**graph.edges, KNOWN: EdgeSet(edges.senders, edges.receivers)})
+    assert "among 5 nodes" in notes(same)
+    with pytest.raises(
+        ConfigError, match="'--candidates': no edge of the valid part has another receiver of 'known_fo"
+    ):
+        data_of(same, "link_prediction", candidates="known_for")
+    # In the test part alone there is nothing to rank an edge among.
+    tested = edges.senders[edges.given_split == "test"]
+    others = graph.edges[KNOWN]
+    pairs = pairs_of(edges) | {(s, r) for s, r in pairs_of(others) if s not in tested}
+    ends = np.array(sorted(pairs), np.int32)
+    part = rebuilt(graph, edges={**graph.edges, KNOWN: EdgeSet(ends[:, 0], ends[:, 1])})
+    assert "among 5 nodes" in notes(part)
+    with pytest.raises(ConfigError, match="no edge of the test part has another receiver"):
+        data_of(part, "link_prediction", candidates="known_for")
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_edges_of_one_class_alone_have_no_auroc(graph, part):
+    edges = graph.edges[ACTS]
+    labels = np.where(edges.given_split == part, 1, edges.labels).astype(np.int32)
+    alike = rebuilt(graph, edges={**graph.edges, ACTS: replace(edges, labels=labels)})
+    with pytest.raises(DataError, match=f"the {part} part of actor–acts_in–movie has edges of one class alone"):
+        data_of(alike, "edge_classification")
+    data_of(alike, "link_prediction")
 
 
 def shuffled(values, rows, seed=0):
@@ -157,14 +221,15 @@ def test_labels_that_validate_or_test_are_seen_by_no_one_in_training(graph):
 
 @pytest.mark.parametrize("candidates", ["uniform", "known_for"])
 def test_edges_that_test_may_as_well_not_be_there(graph, candidates):
-    """Take them out of the file, all but one: what training reads is the same."""
+    """Take them out of the file, all but one of a class: what training reads is the same."""
     edges = graph.edges[ACTS]
-    tested = np.flatnonzero(edges.given_split == "test")[1:]
+    tested = np.flatnonzero(edges.given_split == "test")
+    tested = np.delete(tested, np.unique(edges.labels[tested], return_index=True)[1])
     fields = {name: np.delete(values, tested) for name, values in vars(edges).items() if name != "class_names"}
     fewer = rebuilt(graph, edges={**graph.edges, ACTS: EdgeSet(**fields, class_names=edges.class_names)})
     for name in TASKS[1:]:
         before, after = (data_of(g, name, candidates=candidates) for g in (graph, fewer))
-        assert len(after.rows["test"]) == 1 < len(before.rows["test"])
+        assert len(after.rows["test"]) == 2 < len(before.rows["test"])
         assert_same((before.layout, before.asked["train"]), (after.layout, after.asked["train"]))
         assert_same(before.negatives, after.negatives)
         if name == "edge_classification":
@@ -221,6 +286,27 @@ def test_an_empty_part_is_refused(graph):
     bare = rebuilt(graph, nodes={**graph.nodes, "movie": replace(graph.nodes["movie"], given_split=split)})
     with pytest.raises(DataError, match="the valid part of the split is empty"):
         data_of(bare, "node_classification")
+
+
+def test_opposites_are_known_of_drawn_splits_of_one_type_alone(tmp_path):
+    def of_movies(metadata, tables, given):
+        kind = ["movie", "cites", "movie"]
+        metadata["edge_types"] = [kind]
+        metadata["tasks"] = {"link_prediction": {"edge_type": kind} | ({"split": "part"} if given else {})}
+        random = np.random.default_rng(0)
+        pairs = sorted({tuple(random.integers(0, 36, 2).tolist()) for _ in range(300)})
+        rows = [{"src": f"m{s}", "dst": f"m{r}", "part": random.choice(PARTS)} for s, r in pairs]
+        tables["edges_movie__cites__movie"] = rows
+
+    def found(given):
+        change = partial(of_movies, given=given)
+        return data_of(load_hetero_graph(write_films(tmp_path / str(given), change=change)), "link_prediction")
+
+    assert found(True).opposite is None
+    data = found(False)
+    pairs = list(zip(*(ends.tolist() for ends in data.seen), strict=True))
+    wanted = [pairs.index((r, s)) if (r, s) in pairs else -1 for s, r in pairs]
+    assert data.opposite.tolist() == wanted and 0 < sum(place >= 0 for place in wanted) < len(wanted)
 
 
 def test_both_directions_of_a_link_are_in_the_same_part():

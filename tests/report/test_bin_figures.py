@@ -32,6 +32,16 @@ def test_degree_accuracy_by_hand(run_directory):
     assert drawing.title == "Distillation helps most at degree 1 (+50.0 points), harms at 2 (−10.0)"
     lines = [np.asarray(line.get_ydata()) for line in drawing.figure.axes[0].lines]
     np.testing.assert_allclose(lines, [[50, 100], [100, 90]])
+    # A seed that the distilled student lacks counts for no row.
+    twice = {
+        "split": np.full((2, n), 3, dtype=np.uint8),
+        "pred/student_alone": np.stack([alone, 1 - labels]),
+        "pred/student_distilled": np.stack([distilled, np.full(n, -1, np.int16)]),
+    }
+    fewer = draw_degree(read_run(run_directory("fewer", predictions=arrays | twice, class_names=["a", "b"])))
+    assert fewer is not None and fewer.title == drawing.title
+    np.testing.assert_allclose([np.asarray(line.get_ydata()) for line in fewer.figure.axes[0].lines], lines)
+    assert fewer.figure.axes[0].get_xticklabels()[0].get_text() == "1\nn = 100"
     arrays["pred/student_distilled"], arrays["pred/student_alone"] = alone[None], labels[None]
     drawing = draw_degree(read_run(run_directory("worse", predictions=arrays, class_names=["a", "b"])))
     assert drawing is not None
