@@ -8,9 +8,9 @@
 3. Both are trained together, a few texts a step (stage 3); or each learns what the other says of nodes without labels.
 4. A language model that reads a node alone learns to say what the GNN says of it, for nodes without links.
 
-Every row has the same split and is scored once on what the test part holds. The rows that
-learn on embeddings try the same number of settings. Those that train the language model try none: they take what was
-given, or what the GNN on the tuned one chose, and may have fewer seeds.
+Every row has the same split and is scored once on what the test part holds. The rows that learn on embeddings try the
+same number of settings. Those that train the language model try none: they take what was given, or what the GNN on the
+tuned one chose, and may have fewer seeds.
 """
 
 import json
