@@ -42,6 +42,7 @@ RANGES = {
         (
             "lm_seeds",
             "lm_steps",
+            "lora_rank",
             "cotrain_steps",
             "freeze_steps",
             "refresh_texts",
@@ -95,6 +96,10 @@ class LMGNN:
     """Texts a step of the fine-tuning, all read with gradients: of as many nodes, or of half as many edges."""
     lm_learning_rate: float = 5e-5
     """Of AdamW on the language model, in all stages."""
+    lora_rank: int = 0
+    """Train adapters of this rank beside the tuned layers' queries and values, in all stages; 0 trains all weights."""
+    rematerialise: bool = False
+    """Compute the tuned layers once more in the backward pass instead of keeping what is inside: less memory."""
 
     encoder: Literal["rgcn", "rgat", "hgt", "sage"] = "rgcn"
     """Kind of GNN."""

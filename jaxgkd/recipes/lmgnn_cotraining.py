@@ -21,10 +21,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgkd.errors import ConfigError
+from jaxgkd.language.lora import LoraConfig, initial_adapters, merge
 from jaxgkd.nn.hetero_problem import Drawing, asked_for, score
 from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, NodeTask, Task
 from jaxgkd.nn.node_problem import graphdef_of
-from jaxgkd.recipes.lmgnn_texts import GraphTexts, embedding
+from jaxgkd.recipes.lmgnn_texts import GraphTexts, embedding, embedding_again
 from jaxgkd.training.execution import execution
 from jaxgkd.training.soundness import MOST_SKIPPED, choose, sound
 from jaxgkd.training.underway import generator, generator_state, underway
@@ -48,6 +49,10 @@ class CoTraining:
       freeze_steps: before which the language model stays as it is.
       refresh_every: r; refresh_texts: how many texts are read again then.
       evaluate_every: steps between validations.
+      lora_rank: of adapters beside the language model's queries and values, which alone are trained; 0 trains all of
+        its weights.
+      rematerialise: whether the gradient computes the language model's layers once more instead of keeping what is in
+        them.
     """
 
     steps: int
@@ -61,6 +66,8 @@ class CoTraining:
     refresh_every: int = 50
     refresh_texts: int = 512
     evaluate_every: int = 100
+    lora_rank: int = 0
+    rematerialise: bool = False
 
 
 class CoTrained(NamedTuple):
@@ -122,22 +129,30 @@ def cotrain(
     _, params, rest = nnx.split(make(jax.random.key(seed)), nnx.Param, ...)
     if start is not None:
         params, rest = start
-    lm = texts.weights if lm is None else lm
+    base = jax.tree.map(jnp.asarray, texts.weights if lm is None else lm)
+    lora = LoraConfig(settings.lora_rank) if settings.lora_rank else None
+    learning: Tree = base
+    if lora is not None:
+        learning = initial_adapters(nnx.merge(texts.graphdef, base), lora, key=jax.random.key(seed))
     # A step writes over what it is given, which is the caller's here.
-    trained = jax.tree.map(jnp.copy, {"lm": lm, "gnn": params})
+    trained = jax.tree.map(jnp.copy, {"lm": learning, "gnn": params})
     skip = execution().on_nan == "skip"
     sizes = (tuple(texts.first.items()), tuple(texts.n_node.items()))
-    program = _Program(graphdef, texts.graphdef, task, drawing, *sizes, skip)
+    program = _Program(graphdef, texts.graphdef, task, drawing, *sizes, skip, lora, settings.rematerialise)
+
+    def read(learning: Tree, rows: np.ndarray | None) -> np.ndarray:
+        return texts.read(_language_model(program, base, learning), rows)
+
     rates = _Rates(
         settings.lm_learning_rate, settings.learning_rate, settings.weight_decay, settings.freeze_steps, settings.steps
     )
     random = np.random.default_rng([seed, 11])
     key = jax.random.key(seed)
     n_train = len(shared["train"].weights)
-    with underway(astuple(settings), seed, trained, rest, shared, texts.n_texts) as training:
+    with underway(astuple(settings), seed, base, trained, rest, shared, texts.n_texts) as training:
         moments = _optimizer(rates).init(trained)
         # Written over in place by every step: the caller's stays as it is.
-        table = jnp.array(texts.read(lm) if embeddings is None else embeddings)
+        table = jnp.array(texts.read(base) if embeddings is None else embeddings)
         age, done, skipped = np.zeros(texts.n_texts, int), 0, 0
         looked_at = slice(None) if validated is None else validated
         scores = {0: float(_score(program, trained["gnn"], rest, table, shared))}
@@ -165,7 +180,7 @@ def cotrain(
             batch = (jnp.asarray(chosen), jnp.asarray(rows), *map(jnp.asarray, texts.batch(rows)))
             step_key = jax.random.fold_in(key, step)
             trained, rest, moments, table, loss = _step(
-                program, rates, trained, rest, moments, table, step_key, settings.dropout, batch, shared
+                program, rates, base, trained, rest, moments, table, step_key, settings.dropout, batch, shared
             )
             skipped = 0 if np.isfinite(float(loss)) else skipped + 1
             if skipped > (MOST_SKIPPED if skip else 0):
@@ -174,11 +189,11 @@ def cotrain(
             age[rows] = step
             if step % settings.refresh_every == 0 and settings.lm_learning_rate and step > settings.freeze_steps:
                 stale = np.argsort(age, kind="stable")[: settings.refresh_texts]
-                table = table.at[stale].set(texts.read(trained["lm"], stale))
+                table = table.at[stale].set(read(trained["lm"], stale))
                 age[stale] = step
             if step % settings.evaluate_every == 0 or step == settings.steps:
                 if step > settings.freeze_steps:
-                    table = table.at[looked_at].set(texts.read(trained["lm"], validated))
+                    table = table.at[looked_at].set(read(trained["lm"], validated))
                 age[looked_at] = step
                 scores[step] = float(_score(program, trained["gnn"], rest, table, shared))
                 if scores[step] > scores[best[3]]:
@@ -188,10 +203,12 @@ def cotrain(
             training.reached(step, parts)
     milliseconds = 1e3 * float(np.median(times)) if times else 0.0
     state, rest, table, best_step = best
+    weights = _language_model(program, base, jax.tree.map(jnp.asarray, state["lm"]))
     if validated is not None and best_step:
-        table = texts.read(jax.tree.map(jnp.asarray, state["lm"]))
+        table = texts.read(weights)
     seconds = time.perf_counter() - begun
-    return CoTrained(state["lm"], state["gnn"], rest, np.asarray(table), best_step, scores, seconds, milliseconds)
+    weights = jax.tree.map(np.asarray, weights)
+    return CoTrained(weights, state["gnn"], rest, np.asarray(table), best_step, scores, seconds, milliseconds)
 
 
 @dataclass(frozen=True)
@@ -204,13 +221,22 @@ class _Program:
     drawing: Drawing
     first: tuple[tuple[str, int], ...]
     n_node: tuple[tuple[str, int], ...]
-    skip: bool = False
+    skip: bool
+    lora: LoraConfig | None
+    rematerialise: bool
 
     def inputs(self, table: Array, others: Mapping[str, Array]) -> dict[str, Array]:
         sizes = dict(self.n_node)
         # In the order of the node types, which the dropout of inputs goes by.
         of_texts = {name: table[start : start + sizes[name]] for name, start in self.first}
         return {name: of_texts.get(name, values) for name, values in others.items()}
+
+
+def _language_model(program: _Program, base: Tree, learning: Tree) -> Tree:
+    """Weights of the layers, given what they were and what is trained of them: themselves, or adapters."""
+    if program.lora is None:
+        return learning
+    return nnx.split(merge(nnx.merge(program.lm_graphdef, base), learning, program.lora))[1]
 
 
 class _Rates(NamedTuple):
@@ -248,13 +274,14 @@ def _optimizer(rates: _Rates) -> optax.GradientTransformation:
 
 
 @partial(jax.jit, static_argnames="program", donate_argnames=("trained", "moments", "table"))
-def _step(program, rates, trained, rest, moments, table, key, dropout, batch, shared):
+def _step(program, rates, base, trained, rest, moments, table, key, dropout, batch, shared):
     chosen, rows, lm_states, lm_mask = batch
     ask_key, dropout_key = jax.random.split(key)
     asked, layout = asked_for(program.task, program.drawing, ask_key, chosen, shared)
 
     def mean_loss(trained):
-        fresh = embedding(nnx.merge(program.lm_graphdef, trained["lm"]), lm_states, lm_mask)
+        lm = nnx.merge(program.lm_graphdef, _language_model(program, base, trained["lm"]))
+        fresh = (embedding_again if program.rematerialise else embedding)(lm, lm_states, lm_mask)
         inputs = program.inputs(table.at[rows].set(fresh), shared["inputs"])
         model = nnx.merge(program.graphdef, trained["gnn"], rest, copy=True)
         states = model.states(inputs, layout, dropout_key=dropout_key, dropout_rate=dropout)

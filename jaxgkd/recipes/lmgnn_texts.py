@@ -1,7 +1,7 @@
 """Texts of a heterogeneous graph in a language model whose upper layers are trained, from the states of those below."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -105,6 +105,22 @@ def frozen_layers(model: object, tuned_layers: int) -> int:
 def embedding(upper: Encoder, states: Array, mask: Array) -> Array:
     """[b, d] of length 1: the mean over the tokens of the last layer."""
     return unit_mean(upper.states_from(states, mask, 0)[-1], mask)
+
+
+def embedding_again(upper: Encoder, states: Array, mask: Array) -> Array:
+    """`embedding`, whose gradient computes every layer once more instead of keeping what is inside of it."""
+    for layer in range(upper.n_layers):
+        states = jax.checkpoint(partial(_one_layer, upper, layer))(states, mask)
+    return unit_mean(states, mask)
+
+
+def _one_layer(upper: Encoder, layer: int, states: Array, mask: Array) -> Array:
+    stacks = upper.weights()["layers"]
+    alone = Encoder(
+        replace(upper.config, n_layers=1),
+        {"embeddings": {}, "layers": {name: stack[layer : layer + 1] for name, stack in stacks.items()}},
+    )
+    return alone.states_from(states, mask, 0)[-1]
 
 
 def unit_mean(states: Array, mask: Array) -> Array:

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxgkd.data.hetero_files import load_hetero_graph
 from jaxgkd.data.hetero_graphs import make_hetero_graph
 from jaxgkd.errors import ConfigError
+from jaxgkd.language.lora import LoraConfig, merge
 from jaxgkd.nn.hetero_problem import Drawing, asked_for
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes import lmgnn_cotraining
@@ -19,7 +20,7 @@ from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
 from jaxgkd.recipes.lmgnn_data import task_data
 from jaxgkd.recipes.lmgnn_networks import Workplace
 from jaxgkd.recipes.lmgnn_stages import _labelled_by
-from jaxgkd.recipes.lmgnn_texts import embed, graph_texts
+from jaxgkd.recipes.lmgnn_texts import embed, embedding, embedding_again, graph_texts
 from jaxgkd.teachers.hops import TextEncoder
 from tests.recipes.hetero_folder import ACTS, write_films
 
@@ -111,6 +112,35 @@ def test_without_learning_the_language_model_stays_and_so_does_the_table(nodes, 
     assert np.isfinite(flat(texts.weights)).all() and np.isfinite(np.asarray(nodes[2])).all()
 
 
+def test_adapters_change_queries_and_values_by_matrices_of_their_rank(nodes, texts):
+    seen = []
+    found = record(seen, train, nodes, replace(STEPS, lora_rank=2, lm_learning_rate=0.05))
+    whole = nnx.merge(texts.graphdef, texts.weights)
+    adapted = merge(whole, jax.tree.map(jnp.asarray, seen[-1][0]["lm"]), LoraConfig(2))
+    for name, kernel in whole.weights()["layers"].items():
+        change = np.asarray(adapted.weights()["layers"][name]) - np.asarray(kernel)
+        ranks = [np.linalg.matrix_rank(layer, tol=1e-5) for layer in change]
+        assert ranks == [2 if name in ("query_kernel", "value_kernel") else 0] * len(change)
+    assert set(seen[-1][0]["lm"]) == {"query", "value"} and flat(nnx.split(adapted)[1]).shape == flat(found.lm).shape
+    # What was read in the last step is what the adapted model says.
+    rows = np.asarray(seen[-1][5][1])
+    before = merge(whole, jax.tree.map(jnp.asarray, seen[-1][1][0]["lm"]), LoraConfig(2))
+    np.testing.assert_allclose(seen[-1][2][rows], texts.read(nnx.split(before)[1], rows), rtol=1e-4, atol=1e-5)
+    assert np.abs(seen[-1][2][rows] - texts.read(texts.weights, rows)).max() > 1e-3
+
+
+def test_layers_that_are_computed_again_have_the_same_gradients(nodes, texts):
+    states, mask = texts.batch(np.arange(4))
+    towards = np.random.default_rng(0).normal(size=(4, 16))
+
+    def gradients(of):
+        return jax.grad(lambda w: jnp.sum(towards * of(nnx.merge(texts.graphdef, w), states, mask)))(texts.weights)
+
+    np.testing.assert_allclose(flat(gradients(embedding_again)), flat(gradients(embedding)), rtol=1e-4, atol=1e-6)
+    kept, again = (train(nodes, replace(STEPS, rematerialise=rematerialise)) for rematerialise in (False, True))
+    np.testing.assert_allclose(flat(again.lm), flat(kept.lm), atol=1e-4)
+
+
 def test_frozen_steps_keep_the_language_model_and_train_the_network(nodes, texts):
     _, make, _ = nodes
     _, params, rest = nnx.split(make(jax.random.key(3)), nnx.Param, ...)
@@ -128,9 +158,9 @@ def record(seen, function, *arguments, **named):
     """Runs something, and keeps what every step of training gave, and was given."""
     step = lmgnn_cotraining._step
 
-    def kept(program, rates, trained, rest, moments, table, key, dropout, batch, shared):
+    def kept(program, rates, base, trained, rest, moments, table, key, dropout, batch, shared):
         given = jax.tree.map(np.array, (trained, rest, table))
-        result = step(program, rates, trained, rest, moments, table, key, dropout, batch, shared)
+        result = step(program, rates, base, trained, rest, moments, table, key, dropout, batch, shared)
         trained, _, _, table, loss = result
         seen.append((jax.tree.map(np.array, trained), given, np.array(table), float(loss), key, batch))
         return result
