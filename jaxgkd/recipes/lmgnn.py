@@ -16,6 +16,7 @@ tuned one chose, and may have fewer seeds.
 import json
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from jaxgkd.recipes.lmgnn_texts import graph_texts
 from jaxgkd.recipes.searched_fit import Budget
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.candidates import save_candidates
+from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.run_dir import RunDirectory, check_folder, read_json
 from jaxgkd.training.search import read_sweep
 
@@ -49,6 +51,12 @@ _OTHER = {
     "data_facts": "other data",
     "split_sha256": "another split",
     "teacher_sha256": "a language model with other weights",
+}
+# Settings that say nothing of a GNN on the frozen language model, or on the tuned one that is taken from a start.
+_OF_OTHER_STAGES = {
+    *("start", "stages", "task", "data", "teacher", "lm_steps", "lm_batch_size", "lm_learning_rate", "lora_rank"),
+    *("rematerialise", "cotrain_steps", "batch_size", "lm_nodes_per_batch", "cotrain_learning_rate", "freeze_steps"),
+    *("refresh_every", "refresh_texts", "pseudo_weight"),
 }
 
 
@@ -107,6 +115,8 @@ def run(config: LMGNN, console: Console) -> Path:
     table = jnp.asarray(texts.read(texts.weights))
     read_seconds = time.perf_counter() - begun
     run_dir = RunDirectory(out, identity, resume=config.resume)
+    if config.start is not None:
+        _take_over(config.start, run_dir, identity)
     for part, listed in data.candidates.items():
         save_candidates(listed, run_dir.path / f"candidates-{part}.npz")
     place = Workplace(data, texts, drawing, config.encoder, config.width, config.layers, _others(graph))
@@ -208,6 +218,15 @@ def _check_start(folder: Path, identity: dict[str, Any], task: Any) -> None:
         if before != now:
             what = f"the run in --start had {_OTHER.get(name) or f'{before}, not {now}'}"
             raise ConfigError(what, file=folder / "config.json", field=flag, mend=f"give {flag} as it had it")
+
+
+def _take_over(start: Path, run_dir: RunDirectory, identity: dict[str, Any]) -> None:
+    """What stages 1 and 2 trained in the run to start from, where all that they go by is the same."""
+    wanted, found = json.loads(json.dumps(identity)), read_json(start / "config.json")
+    if all(found.get(name) == value for name, value in wanted.items() if name not in _OF_OTHER_STAGES):
+        for name in ("text_only", "student_alone", "fine_tuned"):
+            if (start / "checkpoints" / name).is_dir():
+                run_dir.stage(name, partial(load_tree, start / "checkpoints" / name))
 
 
 def _resolved_task(identity: dict[str, Any]) -> Any:

@@ -88,7 +88,8 @@ class LMGNN:
     glem lets both label for each other in turn, student leaves a language model that has learned from the GNN. The last
     two are for node classification; all but lm start from what it gives."""
     start: Path | None = None
-    """Folder of a run of the same data, task and language model, whose fine-tuned language models are used."""
+    """Folder of a run of the same data, task and language model, whose fine-tuned language models are used, and its
+    GNNs on the frozen and the tuned one where their settings are the same."""
 
     lm_steps: int = 300
     """Of the fine-tuning (stage 1)."""

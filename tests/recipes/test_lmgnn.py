@@ -15,6 +15,7 @@ from jaxgkd.exported import load
 from jaxgkd.nn.hetero_tasks import NodeTask
 from jaxgkd.recipes.lmgnn import _check_start
 from jaxgkd.recipes.lmgnn_data import task_data
+from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.student_folder import read_student, write_student
 from tests.recipes.hetero_folder import SMALL, predicted, run_films, summary_of, without_asked_edges, write_films
 
@@ -245,6 +246,12 @@ def test_a_run_may_start_from_the_language_models_of_another(first, run, data, t
     one, other = summary_of(first)["results"], summary_of(out)["results"]
     for name in ("teacher", "fine_tuned"):
         assert one[name]["test"] == other[name]["test"] and one[name]["metrics"] == other[name]["metrics"]
+    # GNNs of the same settings are taken over, how long they took included; others are trained.
+    before = load_tree(first / "checkpoints" / "fine_tuned")
+    assert load_tree(out / "checkpoints" / "fine_tuned")["seconds"] == before["seconds"]
+    assert run(data, tmp_path / "other", "--start", str(first), "--stages", "lm", dropout=0.5) == 0
+    assert load_tree(tmp_path / "other" / "checkpoints" / "fine_tuned")["settings"]["dropout"] == 0.5
+    capsys.readouterr()
     assert run(data, tmp_path / "third", "--start", str(first), lm_seeds=2) == 2
     assert "field '--start': there is no language model lm-1" in capsys.readouterr().err
     assert not (tmp_path / "third").exists()
