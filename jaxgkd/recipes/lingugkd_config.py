@@ -132,7 +132,8 @@ class LinguGKD:
     """At most."""
     batch_nodes: int = 0
     """Train on mini-batches of this many nodes and their sampled neighbours, in memory that the batch bounds, so that
-    graphs of hundreds of thousands of nodes train; 0 takes the whole graph in every step."""
+    graphs of hundreds of thousands of nodes train, without the term global, which compares parts of the whole graph; 0
+    takes the whole graph in every step."""
     fan_outs: tuple[int, ...] = (10,)
     """Neighbours of a node that each layer takes in a mini-batch, or one number for all layers; -1 takes all."""
     patience: int = 60
