@@ -149,23 +149,25 @@ def undisturbed(data, bert_folder, tmp_path_factory):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
-def test_two_processes_that_were_ended_go_on(undisturbed, data, bert_folder, tmp_path, number, code):
+def test_two_processes_that_were_ended_go_on(undisturbed, data, bert_folder, tmp_path):
     arguments = {"data": data, "teacher": bert_folder, "epochs": 200}
     killed = tmp_path / "killed"
     killed.mkdir()
     arguments["out"] = killed / "run"
-    children = two(arguments, killed)
-    # In the middle of the first student's training.
-    until = time.monotonic() + 300
-    while not list((killed / "run" / "checkpoints").glob("student_alone.underway/*/0*")):
-        assert time.monotonic() < until and all(child.poll() is None for child in children)
-        time.sleep(0.02)
-    for child in children:
-        child.send_signal(number)
-    for child in children:
-        child.communicate(timeout=200)
-        assert child.returncode == code
+    kept, flags = set(), ()
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        children = two(arguments, killed, *flags)
+        # In the middle of the first student's training, and further than the last time.
+        until = time.monotonic() + 300
+        while not (now := set((killed / "run" / "checkpoints").glob("student_alone.underway/*/0*"))) - kept:
+            assert time.monotonic() < until and all(child.poll() is None for child in children)
+            time.sleep(0.02)
+        kept, flags = kept | now, ("--resume",)
+        for child in children:
+            child.send_signal(number)
+        for child in children:
+            child.communicate(timeout=200)
+            assert child.returncode == code
     assert not (killed / "run" / "summary.json").exists()
     ends(two(arguments, killed, "--resume"))
     trees = [load_tree(folder / "run" / "checkpoints" / "student_alone") for folder in (undisturbed, killed)]

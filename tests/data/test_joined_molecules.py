@@ -28,6 +28,7 @@ def test_what_is_known_stays_in_its_place_and_nothing_is_there_twice(sets):
     assert np.isnan(joined.labels[3:]).all()
     assert [joined.rdkit_molecule(i).GetNumAtoms() for i in range(6)] == joined.n_atom.tolist()
     assert "3 molecules of others are taught without labels" in joined.notes
+    assert "3 more of others are in the data or there twice, and left out" in joined.notes
     assert joined.sha256 != known.sha256 and joined.structure_sha256 != known.structure_sha256
 
 

@@ -171,7 +171,7 @@ def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecule
     others = tmp_path / "others.csv"
     others.write_text("smiles\n" + "\n".join(f"{'C' * n}Cl" for n in range(1, 9)) + "\n")
     flags = ["--label", "oxygen", "ring", "--teachers", "gnn", "lm", "drawing", "--student", "fingerprint"]
-    flags += ["--baselines", "mean", "--unlabelled", str(others), "--lm-reads-atoms", "--modalities", "--folds", "2"]
+    flags += ["--baselines", "mean", "--unlabelled", str(others), "--lm-reads-atoms", "--modalities"]
     assert run(data, tmp_path / "run", *flags, seeds=1) == 0
     summary = summary_of(tmp_path / "run")
     modalities = {"lm_smiles", "lm_description", "lm_structure"}
@@ -186,7 +186,7 @@ def test_several_tasks_with_missing_labels_drawings_bits_and_unlabelled_molecule
 
 @pytest.mark.thorough
 def test_a_graph_network_can_be_the_student(run, data, predicts_itself, tmp_path):
-    flags = ["--label", "size", "--baselines", "mean", "--student", "gnn", "--layers", "1"]
+    flags = ["--label", "size", "--baselines", "mean", "--student", "gnn", "--layers", "1", "--folds", "2"]
     assert run(data, tmp_path / "run", *flags, seeds=1, epochs=2) == 0
     summary = summary_of(tmp_path / "run")
     arrays = np.load(tmp_path / "run" / "predictions.npz")
@@ -214,18 +214,6 @@ def test_descriptions_from_a_file(run, data, tmp_path, capsys):
     summary = summary_of(tmp_path / "run")
     assert summary["teacher"]["descriptions"] == "somebody"
     assert any("2 of 48 molecules without a description" in note for note in summary["notes"])
-
-
-def test_only_molecules_of_the_data_have_to_be_described(run, data, tmp_path):
-    file, others = tmp_path / "texts.jsonl", tmp_path / "others.csv"
-    lines = [{"smiles": text, "text": said} for text, said in zip(CHAINS, templates(CHAINS), strict=True)]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    others.write_text("smiles\n" + "\n".join(f"{'C' * n}Cl" for n in range(1, 5)) + "\nno molecule\nCCO\n")
-    flags = ("--label", "size", "--baselines", "mean", "--descriptions", str(file), "--missing", "error")
-    assert run(data, tmp_path / "run", *flags, seeds=1, unlabelled=str(others), student="fragments") == 0
-    notes = " ".join(summary_of(tmp_path / "run")["notes"])
-    assert "4 molecules of others are taught without labels" in notes and "1 more of others are in the data" in notes
-    assert "The language model says nothing of 4 molecules" in notes and "others: " in notes
 
 
 @pytest.mark.parametrize(
@@ -259,18 +247,6 @@ def test_a_table_without_smiles_and_labels_of_one_class(run, tmp_path, capsys):
     assert run(tmp_path / "constant.csv", tmp_path / "run", "--task", "regression") == 2
     assert "labels that differ" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_a_first_task_without_labels_where_it_is_tested_is_no_obstacle(run, data, first, tmp_path):
-    split = np.load(first / "predictions.npz")["split"][0]
-    rows = [line.split(",") for line in data.read_text().split()]
-    for i in np.flatnonzero(split == 3):
-        rows[i + 1][2] = ""
-    with open(tmp_path / "sparse.csv", "w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    flags = ["--label", "oxygen", "ring", "--baselines", "mean", "--teachers", "lm"]
-    assert run(tmp_path / "sparse.csv", tmp_path / "run", *flags, seeds=1) == 0
-    assert "Values: ring" in (tmp_path / "run" / "examples.md").read_text()
 
 
 @pytest.mark.parametrize("metric", ["rmse", "auroc"])

@@ -5,6 +5,7 @@ import pytest
 from rdkit import Chem
 
 from jaxgkd.data.molecules import load_molecules
+from jaxgkd.errors import DataError
 from jaxgkd.recipes.gallon_texts import make_prompts
 
 SMILES = ["CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "[Na+].[O-]c1ccc(Cl)cc1", "O", "C1CC1C#N"]
@@ -60,3 +61,15 @@ def test_a_molecule_that_nobody_described_is_at_least_named(molecules, tmp_path)
     prompts = make_prompts(molecules, ("description",), file, "smiles")
     assert prompts.texts[3] == molecules.canonical_smiles(3) and not prompts.whole[3]
     assert prompts.texts[0] == "the molecule 0" and prompts.whole.sum() == 4
+
+
+def test_only_molecules_of_the_data_have_to_be_described(molecules, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"smiles": text, "text": "said"}) + "\n" for text in SMILES[:3]))
+    prompts = make_prompts(molecules, ("smiles", "description"), file, "error", n_labelled=3)
+    assert prompts.texts[3:] == ["", ""] and prompts.whole.tolist() == [True] * 3 + [False] * 2
+    assert prompts.notes == ("The language model says nothing of 2 molecules without labels or a description",)
+    everyone = make_prompts(molecules, ("smiles", "description"), file, "template", n_labelled=3)
+    assert everyone.whole.all() and "template" in str(everyone.source)
+    with pytest.raises(DataError, match="1 of 4 molecules without a description"):
+        make_prompts(molecules, ("smiles", "description"), file, "error", n_labelled=4)

@@ -33,12 +33,13 @@ class MisbehavingServer:
       requests: all that came, in order.
       answered: by item, how often it was answered in full.
       pause: seconds before every answer.
+      holds_after: answers after which all others wait until this is None.
       retry_after: what a 429 asks for.
     """
 
-    def __init__(self, plans=None, *, pause: float = 0.0, retry_after: str = "0.3"):
+    def __init__(self, plans=None, *, pause: float = 0.0, holds_after: int | None = None, retry_after: str = "0.3"):
         self.plans = {item: list(plan) for item, plan in (plans or {}).items()}
-        self.pause, self.retry_after = pause, retry_after
+        self.pause, self.holds_after, self.retry_after = pause, holds_after, retry_after
         self.requests: list[Request] = []
         self.answered = Counter()
         self.most_at_once = self._at_once = 0
@@ -95,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         mishap = owner.take(request)
         try:
             time.sleep(owner.pause)
+            while owner.holds_after is not None and owner.answered.total() >= owner.holds_after:
+                time.sleep(0.01)
             self.react(mishap, request)
         finally:
             owner.leave()
