@@ -201,22 +201,8 @@ class Stages:
             like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), start)
             return pair_from_tree(load_tree(self.start / "checkpoints" / name), self.place.texts.weights, like)
         # Of an edge two texts are read.
-        texts = self.config.lm_batch_size
-        b = texts if isinstance(self._task, NodeTask) else max(1, texts // 2)
-        settings = CoTraining(
-            steps=self.config.lm_steps,
-            batch_size=b,
-            lm_texts=texts,
-            evaluate_every=max(1, self.config.lm_steps // 2),
-            lm_learning_rate=self.config.lm_learning_rate,
-            lora_rank=self.config.lora_rank,
-            rematerialise=self.config.rematerialise,
-            weight_decay=self.config.weight_decay,
-            dropout=self.config.dropout,
-            # Texts that no step has read, such as those of negatives, are read again at every validation.
-            refresh_every=self.config.lm_steps + 1,
-        )
-        return self._train(name, 0, seed, settings, start=start, embeddings=self.table)
+        b = self.config.lm_batch_size // (1 if isinstance(self._task, NodeTask) else 2)
+        return self._train(name, 0, seed, _of_texts(self.config, max(1, b)), start=start, embeddings=self.table)
 
     def _cotrained(self, seed: int, tuned: Pair, start: tuple[Tree, Tree], chosen: Mapping[str, float]) -> Pair:
         config, n_train = self.config, len(self.place.data.rows["train"])
@@ -245,18 +231,7 @@ class Stages:
         task, data, config = self._task, self.place.data, self.config
         assert isinstance(task, NodeTask)
         outputs, curves, seconds, milliseconds, trained = [], [], 0.0, [], []
-        settings = CoTraining(
-            steps=config.lm_steps,
-            batch_size=config.lm_batch_size,
-            lm_texts=config.lm_batch_size,
-            lm_learning_rate=config.lm_learning_rate,
-            lora_rank=config.lora_rank,
-            rematerialise=config.rematerialise,
-            weight_decay=config.weight_decay,
-            dropout=config.dropout,
-            refresh_every=config.lm_steps + 1,
-            evaluate_every=max(1, config.lm_steps // 2),
-        )
+        settings = _of_texts(config, config.lm_batch_size)
         for seed in seeds:
             before = jnp.asarray(tuned[seed].table)
             from_gnn = self._on_all_nodes(config.layers, *_of_seed(on_tuned, seed), before)
@@ -288,18 +263,7 @@ class Stages:
         imitation = ImitationTask(task.node_type, task.n_out, width)
         held_out = np.union1d(data.rows["valid"], data.rows["test"])
         rows = np.setdiff1d(np.arange(len(data.graph.nodes[task.node_type])), held_out)
-        settings = CoTraining(
-            steps=config.lm_steps,
-            batch_size=config.lm_batch_size,
-            lm_texts=config.lm_batch_size,
-            lm_learning_rate=config.lm_learning_rate,
-            lora_rank=config.lora_rank,
-            rematerialise=config.rematerialise,
-            weight_decay=config.weight_decay,
-            dropout=config.dropout,
-            refresh_every=config.lm_steps + 1,
-            evaluate_every=max(1, config.lm_steps // 2),
-        )
+        settings = _of_texts(config, config.lm_batch_size)
         pairs, outputs, without = [], [], []
         for seed in seeds:
             table = jnp.asarray(tuned[seed].table)
@@ -398,6 +362,23 @@ class Stages:
             step_milliseconds=float(np.median(step_milliseconds)) if step_milliseconds else None,
             trained=trained,
         )
+
+
+def _of_texts(config: LMGNN, batch_size: int) -> CoTraining:
+    """How a language model is trained through a head on its texts alone, so many nodes or edges a step."""
+    return CoTraining(
+        steps=config.lm_steps,
+        batch_size=batch_size,
+        lm_texts=config.lm_batch_size,
+        lm_learning_rate=config.lm_learning_rate,
+        lora_rank=config.lora_rank,
+        rematerialise=config.rematerialise,
+        weight_decay=config.weight_decay,
+        dropout=config.dropout,
+        # Texts that no step has read, such as those of negatives, are read again at every validation.
+        refresh_every=config.lm_steps + 1,
+        evaluate_every=max(1, config.lm_steps // 2),
+    )
 
 
 def _labelled_by(data: Any, task: NodeTask, logits: np.ndarray, weight: float) -> Nodes:
