@@ -213,7 +213,6 @@ def in_one_notation(text: str, smiles: str) -> str:
       >>> in_one_notation("Original SMILES: C1=CC=CC=C1O. A phenyl ring (C1=CC=CC=C1) with OH.", "Oc1ccccc1")
       'Original SMILES: . A phenyl ring (c1ccccc1) with OH.'
     """
-    itself = _without_stereo(Chem.MolFromSmiles(smiles))
 
     def written(word: re.Match[str]) -> str:
         core = word[0].strip("\"'`“”‘’,;:.!?*")
@@ -232,6 +231,7 @@ def in_one_notation(text: str, smiles: str) -> str:
         return word[0].replace(core, canonical)
 
     with rdBase.BlockLogs():
+        itself = _without_stereo(Chem.MolFromSmiles(smiles))
         return re.sub(r"\S+", written, text)
 
 

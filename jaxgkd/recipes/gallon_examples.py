@@ -46,12 +46,7 @@ def write_examples(
     who = f"Descriptions: {prompts.source}." if prompts.source else "No descriptions were read."
     folder = run_dir.path / "examples"
     folder.mkdir(exist_ok=True)
-    lines = [
-        f"# Test molecules of {molecules.name}",
-        "",
-        f"{who} {values_of}",
-        "",
-    ]
+    lines = [f"# Test molecules of {molecules.name}", "", f"{who} {values_of}", ""]
     for i in chosen.tolist():
         try:
             write_whole(folder / f"{i}.png", png(molecules.rdkit_molecule(i)))

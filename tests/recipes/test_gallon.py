@@ -87,6 +87,8 @@ def test_a_run_scores_every_row_and_writes_its_report(first):
     summary = summary_of(first)
     assert set(summary["results"]) == {"teacher", "gnn", *ROWS, "mean"}
     assert summary["metric"] == "rmse" and not summary["higher_is_better"]
+    assert summary["cost"]["read_ms_per_item"] > 0
+    assert [len(values) for values in summary["results"]["student_distilled"]["settings"].values()] == [2] * 6
     arrays = np.load(first / "predictions.npz")
     for row in ("teacher", "gnn", *ROWS):
         for seed in (0, 1):
