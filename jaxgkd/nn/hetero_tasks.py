@@ -153,6 +153,21 @@ class LinkTask:
 
 
 @dataclass(frozen=True)
+class TextLinkTask(LinkTask):
+    """Which texts are linked, by nothing but how alike their embeddings are."""
+
+    def head(self, width: int, n_between: int, rngs: nnx.Rngs) -> nnx.Module:
+        """The factor of a cosine."""
+        del width, n_between, rngs
+        return Likeness()
+
+    def outputs(self, model: "HeteroModel", states: TaskStates, senders: Array, receivers: Array) -> Array:
+        """Scores [...] of pairs of rows, whose shapes broadcast; inputs are of length 1."""
+        one, other = states.inputs[self.edge_type[0]], states.inputs[self.edge_type[2]]
+        return model.head.similarity[...] * link_scores("dot", one[senders], other[receivers])
+
+
+@dataclass(frozen=True)
 class ImitationTask:
     """Another network's states and class probabilities of the nodes of a type, from their own texts."""
 
@@ -233,6 +248,14 @@ class LinkHead(nnx.Module):
         relation = None if self.relation is None else self.relation[...]
         scores = link_scores(self.score, one, other, relation) + self.popularity(destinations)[receivers, 0]
         return scores if self.between is None else scores + between @ (_FASTER * self.between[...])
+
+
+class Likeness(nnx.Module):
+    """A factor of cosines, which a softmax over them needs: one over a temperature that is learned."""
+
+    def __init__(self):
+        # One over the temperature of 0.05 that encoders of sentences are trained with (SimCSE, arXiv 2104.08821).
+        self.similarity = nnx.Param(jnp.array(20.0))
 
 
 class HeteroModel(nnx.Module):

@@ -17,7 +17,7 @@ from jaxgkd.nn.hetero_tasks import EdgeTask, HeteroModel, LinkTask, NodeTask
 from jaxgkd.nn.named_weights import states_of, student_weights
 from jaxgkd.recipes.lmgnn_config import LMGNN
 from jaxgkd.recipes.lmgnn_networks import Workplace, make_hetero_model
-from jaxgkd.recipes.lmgnn_stages import HeteroRow
+from jaxgkd.recipes.lmgnn_rows import HeteroRow
 from jaxgkd.recipes.molecule_targets import Scale
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name

@@ -3,7 +3,7 @@
     jaxgkd run lmgnn                                             # SciPy's own documentation
     jaxgkd run lmgnn --data wikispeedia --task link_prediction
 
-1. The language model is fine-tuned on the graph's labels or links, from the texts alone (stage 1).
+1. The language model is fine-tuned on the task, on which texts are linked, or on both, from texts alone (stage 1).
 2. A GNN learns on what the language model says of every node, frozen as it was, and fine-tuned (stage 2).
 3. Both are trained together, a few texts a step (stage 3); or each learns what the other says of nodes without labels.
 4. A language model that reads a node alone learns to say what the GNN says of it, for nodes without links.
@@ -33,6 +33,7 @@ from jaxgkd.nn.hetero_problem import Drawing
 from jaxgkd.nn.hetero_tasks import LinkTask, NodeTask
 from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE, check, resolved, shrunk
 from jaxgkd.recipes.lmgnn_data import TaskData, task_data
+from jaxgkd.recipes.lmgnn_linking import linked_texts
 from jaxgkd.recipes.lmgnn_networks import Workplace
 from jaxgkd.recipes.lmgnn_stages import Stages
 from jaxgkd.recipes.lmgnn_summary import write_hetero_run
@@ -54,9 +55,9 @@ _OTHER = {
 }
 # Settings that say nothing of a GNN on the frozen language model, or on the tuned one that is taken from a start.
 _OF_OTHER_STAGES = {
-    *("start", "stages", "task", "data", "teacher", "lm_steps", "lm_batch_size", "lm_learning_rate", "lora_rank"),
-    *("rematerialise", "cotrain_steps", "batch_size", "lm_nodes_per_batch", "cotrain_learning_rate", "freeze_steps"),
-    *("refresh_every", "refresh_texts", "pseudo_weight"),
+    *("start", "stages", "task", "data", "teacher", "supervision", "lm_steps", "lm_batch_size", "lm_learning_rate"),
+    *("lora_rank", "rematerialise", "cotrain_steps", "batch_size", "lm_nodes_per_batch", "cotrain_learning_rate"),
+    *("freeze_steps", "refresh_every", "refresh_texts", "pseudo_weight"),
 }
 
 
@@ -111,6 +112,8 @@ def run(config: LMGNN, console: Console) -> Path:
     texts = graph_texts(
         graph, encoder, tuned_layers=config.tuned_layers, max_tokens=config.max_tokens, on_line=console.print
     )
+    by_links = bool(config.stages) and config.start is None and config.supervision != "task"
+    links = linked_texts(data, texts) if by_links else None
     begun = time.perf_counter()
     table = jnp.asarray(texts.read(texts.weights))
     read_seconds = time.perf_counter() - begun
@@ -134,6 +137,7 @@ def run(config: LMGNN, console: Console) -> Path:
         ),
         run_dir=run_dir,
         start=config.start,
+        links=links,
         console=console,
     )
     rows = stages.run()
@@ -145,6 +149,7 @@ def run(config: LMGNN, console: Console) -> Path:
         encoder=encoder,
         table=np.asarray(table),
         read_seconds=read_seconds,
+        n_links=None if links is None else len(links),
         started=started,
     )
     return out

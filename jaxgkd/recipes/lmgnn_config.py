@@ -91,8 +91,11 @@ class LMGNN:
     """Folder of a run of the same data, task and language model, whose fine-tuned language models are used, and its
     GNNs on the frozen and the tuned one where their settings are the same."""
 
+    supervision: Literal["task", "links", "both"] = "task"
+    """Of the fine-tuning (stage 1): what the task asks for; or which texts are linked, by whatever relation passes
+    messages, and a head on the task learns when the language model is done; or links first, then the task."""
     lm_steps: int = 300
-    """Of the fine-tuning (stage 1)."""
+    """Of the fine-tuning, for each kind of supervision."""
     lm_batch_size: int = 16
     """Texts a step of the fine-tuning, all read with gradients: of as many nodes, or of half as many edges."""
     lm_learning_rate: float = 5e-5

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -180,7 +181,7 @@ def task_data(
                 raise ConfigError(what, field="--candidates", mend="name another relation, or use uniform")
             if alone:
                 notes.append(f"{alone} edges of the {part} part have no other candidate and are not ranked")
-        asked[part] = _ranked_pairs(lists[part], n_receiver)
+        asked[part] = ranked_pairs(lists[part], n_receiver)
     if given is None:
         notes.append(f"an edge is ranked among {n_candidates} nodes its sender has no edge to, drawn once")
     else:
@@ -320,7 +321,22 @@ def _negatives_of_sources(
     return starts.astype(np.int32), (left % n_receiver).astype(np.int32)
 
 
-def _ranked_pairs(candidates: Candidates, n_receiver: int) -> RankedPairs:
+def labelled_by(data: TaskData, task: NodeTask, logits: np.ndarray, weight: float) -> Nodes:
+    """Nodes of the training part with their labels, and the others with another network's probabilities.
+
+    Those of no weight are left out: a batch of them alone would have no mean.
+    ``(1 − w) mean CE(labels) + w mean CE(probabilities)`` (Zhao et al., GLEM, arXiv 2210.14709, equations 7 and 10).
+    """
+    n = len(logits)
+    targets = np.array(jax.nn.softmax(logits), np.float32)
+    weights = np.full(n, weight * n / max(1, n - len(data.rows["train"])), np.float32)
+    targets[data.rows["train"]] = np.asarray(data.asked["train"].targets)
+    weights[data.rows["train"]] = (1.0 - weight) * n / len(data.rows["train"])
+    asked = np.flatnonzero(weights)
+    return Nodes(jnp.asarray(asked), jnp.asarray(targets[asked]), jnp.asarray(weights[asked]))
+
+
+def ranked_pairs(candidates: Candidates, n_receiver: int) -> RankedPairs:
     """Pairs that several edges are ranked among are scored once; an edge without candidates is left out."""
     owner = np.repeat(np.arange(len(candidates)), np.diff(candidates.start))
     positive = (candidates.sources.astype(np.int64) * n_receiver + candidates.targets)[candidates.ranked]

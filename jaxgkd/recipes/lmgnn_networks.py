@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from jaxgkd.graphs import HeteroLayout
+from jaxgkd.graphs import without_edges
 from jaxgkd.graphs.negatives import KnownEdges
 from jaxgkd.nn.hetero import HeteroEncoder
 from jaxgkd.nn.hetero_convolutions import EdgeType
@@ -101,9 +101,18 @@ class Workplace:
         said = np.asarray(model_outputs(graphdef_of(make), task, params, rest, inputs, layout, asked))
         return said if scale is None else scale.undo(said)
 
-    def with_layout(self, layout: HeteroLayout) -> "Workplace":
-        """The same place with other edges."""
-        return replace(self, data=replace(self.data, layout=layout))
+    def with_alone(self, node_type: str, rows: np.ndarray, left_out: Sequence[str]) -> "Workplace":
+        """The same place where nodes ``rows`` of a type have no edges; ``left_out`` pass no messages anyhow."""
+        alone = np.zeros(len(self.data.graph.nodes[node_type]), bool)
+        alone[rows] = True
+        removed = {}
+        for kind, edges in self.data.graph.edges.items():
+            if kind[1] not in left_out:
+                touched = np.zeros(len(edges), bool)
+                for end, nodes in ((kind[0], edges.senders), (kind[2], edges.receivers)):
+                    touched |= alone[nodes] if end == node_type else False
+                removed[kind] = jnp.asarray(touched)
+        return replace(self, data=replace(self.data, layout=without_edges(self.data.layout, removed)))
 
     def milliseconds(self, make: Make, params: Tree, rest: Tree, table: Array) -> float:
         """Milliseconds of the states of all nodes."""

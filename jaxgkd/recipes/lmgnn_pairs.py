@@ -28,7 +28,7 @@ class Pair(NamedTuple):
     step_milliseconds: float
 
 
-def pair_tree(trained: CoTrained) -> Tree:
+def pair_tree(trained: CoTrained | Pair) -> Tree:
     """Nested dicts of arrays, as a run's folder keeps them."""
     return {
         "lm": leaves_by_name(trained.lm),

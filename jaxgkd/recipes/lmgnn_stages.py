@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,60 +13,22 @@ from flax import nnx
 from jax import Array
 from rich.console import Console
 
-from jaxgkd.graphs import without_edges
 from jaxgkd.nn.hetero_problem import hetero_problem
 from jaxgkd.nn.hetero_tasks import ImitationTask, Nodes, NodeTask, Task
 from jaxgkd.nn.node_problem import default_optimizer, graphdef_of
 from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE
 from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
+from jaxgkd.recipes.lmgnn_data import labelled_by
+from jaxgkd.recipes.lmgnn_linking import make_likeness, tune_on_links
 from jaxgkd.recipes.lmgnn_networks import Make, Workplace, node_states
 from jaxgkd.recipes.lmgnn_pairs import Pair, pair_from_tree, pair_tree
+from jaxgkd.recipes.lmgnn_rows import LABELS, HeteroRow, Outputs
 from jaxgkd.recipes.searched_fit import Budget, SearchedFit, searched_fit
 from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory
 
 Tree = Any
-Outputs = dict[str, np.ndarray]
-#: Rows that a language model had a part in, one of which becomes ``student_distilled``.
-STAGED = ("fine_tuned", "cotrained", "glem")
-LABELS = {
-    "text_only": "text, frozen LM",
-    "teacher": "text, tuned LM",
-    "student_alone": "GNN on frozen LM",
-    "fine_tuned": "GNN on tuned LM",
-    "cotrained": "LM, GNN together",
-    "glem": "GLEM",
-    "text_student": "text, taught by GNN",
-    "without_links": "that GNN, no links",
-}
-
-
-class HeteroRow(NamedTuple):
-    """A row of the table.
-
-    Fields:
-      label: for people.
-      outputs: of every seed, part → what is said; None for a seed that has none.
-      parameters: of one trained network and, where it was trained, the language model's layers.
-      milliseconds: of the GNN's states of all nodes, or None.
-      seconds: of its own search and training.
-      settings: of the GNN; curves: of every seed that has one, step → validation score, higher is better; of values
-        minus the error in standard deviations.
-      step_milliseconds: of a step that trains the language model.
-      trained: of every seed that has one, the language model's layers (None where they were frozen), and parameters and
-        other state of the network.
-    """
-
-    label: str
-    outputs: list[Outputs | None]
-    parameters: int
-    milliseconds: float | None
-    seconds: float
-    settings: Mapping[str, float]
-    curves: Sequence[Mapping[int, float]]
-    step_milliseconds: float | None
-    trained: Sequence[tuple[Tree | None, Tree, Tree]]
 
 
 @dataclass(eq=False)
@@ -78,6 +40,7 @@ class Stages:
       table: [texts, d] embeddings by the language model as it was.
       budget: of every row's search.
       run_dir: the folder of the run; start: that of another run, whose fine-tuned language models are used, or None.
+      links: [e, 2] pairs of texts that stage 1 asks for; None where it asks for the task alone.
       console: for progress.
     """
 
@@ -87,6 +50,7 @@ class Stages:
     budget: Budget
     run_dir: RunDirectory
     start: Path | None
+    links: np.ndarray | None
     console: Console
     rows: dict[str, HeteroRow] = field(default_factory=dict)
 
@@ -101,7 +65,7 @@ class Stages:
         self._add_fit("student_alone", alone, config.layers, frozen)
         if not lm_seeds:
             return self.rows
-        tuned = [self._fine_tuned(seed, _of_seed(texts_alone, seed)) for seed in lm_seeds]
+        tuned = self._stage_one(lm_seeds, texts_alone)
         self._add_pairs("teacher", tuned, 0)
         tables = [jnp.asarray(pair.table) for pair in tuned]
         inputs = [place.inputs(table) for table in tables]
@@ -195,14 +159,52 @@ class Stages:
         like = jax.eval_shape(lambda: nnx.split(make(jax.random.key(0)), nnx.Param, ...)[1:])
         return pair_from_tree(self.run_dir.stage(name, compute), self.place.texts.weights, like)
 
-    def _fine_tuned(self, seed: int, start: tuple[Tree, Tree]) -> Pair:
-        name = f"lm-{seed}"
+    def _stage_one(self, seeds: list[int], texts_alone: SearchedFit) -> list[Pair]:
+        """The fine-tuned language model of every seed with a head on it; a run to start from has them already."""
         if self.start is not None:
+            start = _of_seed(texts_alone, 0)
             like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), start)
-            return pair_from_tree(load_tree(self.start / "checkpoints" / name), self.place.texts.weights, like)
+            kept = [load_tree(self.start / "checkpoints" / f"lm-{seed}") for seed in seeds]
+            return [pair_from_tree(tree, self.place.texts.weights, like) for tree in kept]
+        if self.links is None:
+            return [self._fine_tuned(seed, _of_seed(texts_alone, seed)) for seed in seeds]
+        linked = [self._linked(seed, self.links) for seed in seeds]
+        read = [(pair.lm, jnp.asarray(pair.table)) for pair in linked]
+        run_data = {"inputs": jax.tree.map(lambda *t: jnp.stack(t), *(self.place.inputs(table) for _, table in read))}
+        heads = self._fit("linked", 0, seeds, run_data)
+        if self.config.supervision == "both":
+            self._add_fit("linked", heads, 0, read, linked)
+            pairs = zip(seeds, read, strict=True)
+            return [self._fine_tuned(s, _of_seed(heads, s), lm=lm, embeddings=table) for s, (lm, table) in pairs]
+        finished = []
+        for seed, pair in zip(seeds, linked, strict=True):
+            params, rest = _of_seed(heads, seed)
+            seconds = pair.seconds + heads.seconds / len(seeds)
+            pair = pair._replace(params=params, rest=rest, seconds=seconds, scores=_curve(heads, seed))
+            # Where a run that starts from this one looks for it.
+            self.run_dir.stage(f"lm-{seed}", partial(pair_tree, pair))
+            finished.append(pair)
+        return finished
+
+    def _linked(self, seed: int, links: np.ndarray) -> Pair:
+        name, texts = f"linked-{seed}", self.place.texts
+        settings = _of_texts(self.config, max(1, self.config.lm_batch_size // 2))
+
+        def compute() -> Tree:
+            with progress_bar(self.console, name, settings.steps) as tick:
+                return pair_tree(tune_on_links(links, texts, self.table, settings, seed=seed, on_progress=tick))
+
+        make = make_likeness(texts.states.width, texts.n_texts)
+        like = jax.eval_shape(lambda: nnx.split(make(jax.random.key(0)), nnx.Param, ...)[1:])
+        return pair_from_tree(self.run_dir.stage(name, compute), texts.weights, like)
+
+    def _fine_tuned(
+        self, seed: int, start: tuple[Tree, Tree], *, lm: Tree | None = None, embeddings: Array | None = None
+    ) -> Pair:
         # Of an edge two texts are read.
         b = self.config.lm_batch_size // (1 if isinstance(self._task, NodeTask) else 2)
-        return self._train(name, 0, seed, _of_texts(self.config, max(1, b)), start=start, embeddings=self.table)
+        settings, table = _of_texts(self.config, max(1, b)), self.table if embeddings is None else embeddings
+        return self._train(f"lm-{seed}", 0, seed, settings, start=start, lm=lm, embeddings=table)
 
     def _cotrained(self, seed: int, tuned: Pair, start: tuple[Tree, Tree], chosen: Mapping[str, float]) -> Pair:
         config, n_train = self.config, len(self.place.data.rows["train"])
@@ -235,14 +237,14 @@ class Stages:
         for seed in seeds:
             before = jnp.asarray(tuned[seed].table)
             from_gnn = self._on_all_nodes(config.layers, *_of_seed(on_tuned, seed), before)
-            shared = self.place.shared(self.table, train=_labelled_by(data, task, from_gnn, config.pseudo_weight))
+            shared = self.place.shared(self.table, train=labelled_by(data, task, from_gnn, config.pseudo_weight))
             state = tuned[seed].params, tuned[seed].rest
             pair = self._train(
                 f"glem-lm-{seed}", 0, seed, settings, shared=shared, start=state, lm=tuned[seed].lm, embeddings=before
             )
             table = jnp.asarray(pair.table)
             from_lm = self._on_all_nodes(0, pair.params, pair.rest, table)
-            shared = self.place.shared(table, train=_labelled_by(data, task, from_lm, config.pseudo_weight))
+            shared = self.place.shared(table, train=labelled_by(data, task, from_lm, config.pseudo_weight))
             once = Budget(self.budget.epochs, self.budget.patience, 1, 1, evaluate_every=self.budget.evaluate_every)
             found = self._fit(
                 f"glem-{seed}", config.layers, [seed], default=on_tuned.settings, shared=shared, budget=once
@@ -298,18 +300,8 @@ class Stages:
         """What the GNN says where nodes that validate and test have no links."""
         data, task = self.place.data, self._task
         assert isinstance(task, NodeTask)
-        removed = np.zeros(len(data.graph.nodes[task.node_type]), bool)
-        removed[np.union1d(data.rows["valid"], data.rows["test"])] = True
-        left_out = {}
-        for kind, edges in data.graph.edges.items():
-            if kind[1] not in self.config.without:
-                touched = np.zeros(len(edges), bool)
-                if kind[0] == task.node_type:
-                    touched |= removed[edges.senders]
-                if kind[2] == task.node_type:
-                    touched |= removed[edges.receivers]
-                left_out[kind] = jnp.asarray(touched)
-        alone = self.place.with_layout(without_edges(data.layout, left_out))
+        held_out = np.union1d(data.rows["valid"], data.rows["test"])
+        alone = self.place.with_alone(task.node_type, held_out, self.config.without)
         return alone.outputs(self._make(self.config.layers), task, *state, table)
 
     def _on_all_nodes(self, layers: int, params: Tree, rest: Tree, table: Array) -> np.ndarray:
@@ -320,14 +312,23 @@ class Stages:
         everyone = Nodes(jnp.arange(n), jnp.zeros((n, task.n_out)), jnp.ones(n))
         return self.place.ask(self._make(layers), task, params, rest, table, everyone)
 
-    def _add_fit(self, name: str, found: SearchedFit, layers: int, read: list[tuple[Tree | None, Array]]) -> None:
+    def _add_fit(
+        self,
+        name: str,
+        found: SearchedFit,
+        layers: int,
+        read: list[tuple[Tree | None, Array]],
+        trained_before: Sequence[Pair] = (),
+    ) -> None:
         """``read`` are of every seed the language model's layers, None where they are frozen, and what they say."""
         make, states = self._make(layers), [_of_seed(found, seed) for seed in range(len(read))]
         outputs = [self.place.outputs(make, self._task, *s, table) for s, (_, table) in zip(states, read, strict=True)]
         curves = [_curve(found, seed) for seed in range(len(read))]
         milliseconds = self.place.milliseconds(make, *states[0], read[0][1])
         trained = [(lm, *state) for state, (lm, _) in zip(states, read, strict=True)]
-        self._add(name, outputs, layers, found.seconds, curves, [], found.settings, trained, milliseconds=milliseconds)
+        seconds = found.seconds + sum(pair.seconds for pair in trained_before)
+        steps = [pair.step_milliseconds for pair in trained_before]
+        self._add(name, outputs, layers, seconds, curves, steps, found.settings, trained, milliseconds=milliseconds)
 
     def _add_pairs(self, name: str, pairs: list[Pair], layers: int) -> None:
         make = self._make(layers)
@@ -379,21 +380,6 @@ def _of_texts(config: LMGNN, batch_size: int) -> CoTraining:
         refresh_every=config.lm_steps + 1,
         evaluate_every=max(1, config.lm_steps // 2),
     )
-
-
-def _labelled_by(data: Any, task: NodeTask, logits: np.ndarray, weight: float) -> Nodes:
-    """Nodes of the training part with their labels, and the others with another network's probabilities.
-
-    Those of no weight are left out: a batch of them alone would have no mean.
-    ``(1 − w) mean CE(labels) + w mean CE(probabilities)`` (Zhao et al., GLEM, arXiv 2210.14709, equations 7 and 10).
-    """
-    n = len(logits)
-    targets = np.array(jax.nn.softmax(logits), np.float32)
-    weights = np.full(n, weight * n / max(1, n - len(data.rows["train"])), np.float32)
-    targets[data.rows["train"]] = np.asarray(data.asked["train"].targets)
-    weights[data.rows["train"]] = (1.0 - weight) * n / len(data.rows["train"])
-    asked = np.flatnonzero(weights)
-    return Nodes(jnp.asarray(asked), jnp.asarray(targets[asked]), jnp.asarray(weights[asked]))
 
 
 def _of_seed(found: SearchedFit, seed: int) -> tuple[Tree, Tree]:

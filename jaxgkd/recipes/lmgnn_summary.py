@@ -14,8 +14,8 @@ from jaxgkd.recipes.kept_hetero import keep_hetero_student, keep_text_student
 from jaxgkd.recipes.lmgnn_config import LMGNN
 from jaxgkd.recipes.lmgnn_data import PARTS
 from jaxgkd.recipes.lmgnn_networks import Workplace
+from jaxgkd.recipes.lmgnn_rows import STAGED, HeteroRow
 from jaxgkd.recipes.lmgnn_scores import EVALUATED, baselines, degrees_of, metric_of, scores
-from jaxgkd.recipes.lmgnn_stages import STAGED, HeteroRow
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.memory import peak_memory_mb
 from jaxgkd.training.run_dir import RunDirectory, read_json
@@ -36,6 +36,7 @@ def write_hetero_run(
     encoder: TextEncoder,
     table: np.ndarray,
     read_seconds: float,
+    n_links: int | None,
     started: float,
 ) -> None:
     """Write ``metrics.jsonl``, ``predictions.npz`` and, last, ``summary.json``.
@@ -44,6 +45,7 @@ def write_hetero_run(
       run_dir: the folder of the run; config: its settings; place: what its rows shared.
       rows: what was trained.
       encoder: the language model; table: [texts, d] its embeddings, untouched; read_seconds: what they took.
+      n_links: pairs of texts that stage 1 asked for; None where it asked for the task alone.
       started: when the run began, by ``time.perf_counter``.
     """
     data, (metric, higher) = place.data, metric_of(place.data)
@@ -126,6 +128,7 @@ def write_hetero_run(
             "best is the staged row with the best validation score; text, taught by GNN, imitates the GNN on tuned LM, "
             "and that GNN, no links, is asked of nodes without any",
             f"the language model is trained for {config.lm_seeds if config.stages else 0} of {config.seeds} seeds",
+            *([] if n_links is None else [f"stage 1 asked which texts are linked: {n_links:,} pairs are"]),
         ],
     }
     write_summary(run_dir.path / "summary.json", summary)

@@ -17,9 +17,8 @@ from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes import lmgnn_cotraining
 from jaxgkd.recipes.lmgnn import _others
 from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
-from jaxgkd.recipes.lmgnn_data import task_data
+from jaxgkd.recipes.lmgnn_data import labelled_by, task_data
 from jaxgkd.recipes.lmgnn_networks import Workplace
-from jaxgkd.recipes.lmgnn_stages import _labelled_by
 from jaxgkd.recipes.lmgnn_texts import embed, embedding, embedding_again, graph_texts
 from jaxgkd.teachers.hops import TextEncoder
 from tests.recipes.hetero_folder import ACTS, write_films
@@ -298,7 +297,7 @@ def test_labels_that_are_held_out_move_no_weight(graph, texts, nodes):
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
 def test_only_labels_of_some_weight_are_asked_for(nodes, weight):
     data, logits = nodes[0].data, np.random.default_rng(0).normal(size=(36, 3)).astype(np.float32)
-    found = _labelled_by(data, data.task, logits, weight)
+    found = labelled_by(data, data.task, logits, weight)
     rows, weights, trained = np.asarray(found.rows), np.asarray(found.weights), data.rows["train"]
     others = np.setdiff1d(np.arange(36), trained)
     wanted = [*(trained if weight < 1 else ()), *(others if weight else ())]
