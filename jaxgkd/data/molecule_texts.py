@@ -34,7 +34,7 @@ from jaxgkd.training.compilation import cache_folder
 
 Value = TypeVar("Value")
 # Counts up when the texts change.
-_FORMAT = 1
+_FORMAT = 2
 _CHUNK = 128
 # Of larger ring systems only the number of rings is said.
 _LISTED = 6
@@ -215,7 +215,7 @@ def _measures(molecule: Chem.Mol) -> str:
     if molecule.GetNumAtoms() < 2:
         return ""
     phrases = (
-        lambda m: f"logP {_log_p(m):.1f} ({_reading(_log_p(m), (0, 3), ('hydrophilic', 'balanced', 'lipophilic'))})",
+        lambda m: f"logP {_log_p(m):z.1f} ({_reading(_log_p(m), (0, 3), ('hydrophilic', 'balanced', 'lipophilic'))})",
         lambda m: f"polar surface {_surface(m):.0f} ({_reading(_surface(m), (60, 120), ('low', 'moderate', 'high'))})",
         lambda m: _plural(CalcNumHBD(m), "hydrogen-bond donor"),
         lambda m: _plural(CalcNumHBA(m), "hydrogen-bond acceptor"),
@@ -320,7 +320,8 @@ def _counted(names: Counter[str]) -> str:
 
 def _plural(count: int, name: str) -> str:
     noun, preposition, rest = name.partition(" with ")
-    return f"{_number(count)} {noun}{'' if count == 1 else 's'}{preposition}{rest}"
+    ending = "" if count == 1 or noun.endswith("s") else "s"
+    return f"{_number(count)} {noun}{ending}{preposition}{rest}"
 
 
 def _number(count: int) -> str:

@@ -113,9 +113,17 @@ class BlockBatches:
         Raises:
           ValueError: its sample fits in none of the budgets.
         """
-        sample = self.sample(epoch, number)
+        return self.block_of(self.items(epoch, number), Position(epoch, number))
+
+    def block_of(self, items: np.ndarray, position: Position) -> Block:
+        """A batch of items that the caller has chosen, [b] with -1 for padding, drawn as that at a position.
+
+        Raises:
+          ValueError: its sample fits in none of the budgets.
+        """
+        sample = self.sampler.sample(self._ask(items, position), self.seed, *position)
         fitting = next((budget for budget in self.budgets if budget.fits(sample)), self.budgets[-1])
-        return assemble_block(sample, fitting, self.items(epoch, number))
+        return assemble_block(sample, fitting, items)
 
     def stream(self, position: Position = _START, *, epochs: int | None = None) -> Iterator[Step]:
         """Blocks from a position on, epoch after epoch; goes through `prefetch`.

@@ -33,11 +33,13 @@ class TaskStates(NamedTuple):
       hidden: node type → [n, d], one dict per layer.
       inputs: node type → [n, f] as given, without dropout and counts.
       layout: the edges that pass messages.
+      between: of the pairs that are asked for, what `HeteroModel.between` says; None where the layout tells.
     """
 
     hidden: tuple[dict[str, Array], ...]
     inputs: Mapping[str, Array]
     layout: HeteroLayout
+    between: Array | None = None
 
 
 class Nodes(NamedTuple):
@@ -296,26 +298,31 @@ class HeteroModel(nnx.Module):
         inputs: Mapping[str, Array],
         layout: HeteroLayout,
         *,
+        counts: Mapping[str, Array] | None = None,
+        between: Array | None = None,
         dropout_key: Array | None = None,
         dropout_rate: ArrayLike = 0.0,
     ) -> TaskStates:
         """States of all nodes; arguments as for `HeteroEncoder`.
 
         Beside its inputs a node is given the logarithms of how many edges of every relation it has, which means over
-        neighbours lose: without the edges that are left out, so that an asked edge does not show.
+        neighbours lose: without the edges that are left out, so that an asked edge does not show. ``counts`` and
+        ``between`` hold these numbers, and what joins the pairs that are asked for, where the layout is a sample.
         """
         entering = inputs
         if self.counts:
-            counted = degrees(layout)
+            counted = degrees(layout) if counts is None else counts
             wider = {name: values for name, values in inputs.items() if name in counted and values.ndim == 2}
             wider = {name: jnp.concatenate([x, jnp.log1p(counted[name])], axis=-1) for name, x in wider.items()}
             entering = {**inputs, **wider}
         hidden = self.encoder(entering, layout, dropout_key=dropout_key, dropout_rate=dropout_rate).hidden
-        return TaskStates(hidden, inputs, layout)
+        return TaskStates(hidden, inputs, layout, between)
 
     def between(self, states: TaskStates, senders: Array, receivers: Array) -> Array:
         """[..., r] 1 where another relation than the asked one leads from a sender to a receiver, which broadcast."""
         senders, receivers = jnp.broadcast_arrays(senders, receivers)
+        if self.n_between and states.between is not None:
+            return states.between
         if not self.n_between:
             return jnp.zeros((*jnp.shape(senders), 0))
         assert self.asked is not None

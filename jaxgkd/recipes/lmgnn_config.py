@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxgkd.errors import ConfigError
+from jaxgkd.recipes.node_batches import one_for_each
 from jaxgkd.training.search import Choice, read_sweep
 
 Stage = Literal["lm", "cotrain", "glem", "student"]
@@ -41,6 +42,7 @@ RANGES = {
     **dict.fromkeys(
         (
             "lm_seeds",
+            "batch_nodes",
             "lm_steps",
             "lora_rank",
             "cotrain_steps",
@@ -146,6 +148,13 @@ class LMGNN:
     edges_per_step: int = 2048
     """Training edges that a step of the GNN asks for; they pass no messages in it."""
 
+    batch_nodes: int = 0
+    """Train on so many nodes, or edges, a step and sampled neighbours around them, which bound the memory of a step, in
+    all stages; an epoch is then one pass over the training part. 0 takes the whole graph in every step. Embeddings and
+    edges of the whole graph stay in memory either way, and validation and answers read all of them."""
+    fan_outs: tuple[int, ...] = (10,)
+    """Neighbours of every relation that each layer takes, or one number for all layers; -1 takes all."""
+
     learning_rate: float = 0.003
     """Of Adam on the GNN."""
     weight_decay: float = 1e-4
@@ -188,6 +197,10 @@ def check(config: LMGNN) -> None:
         raise ConfigError("complex numbers take an even width", field="--width", mend="use a multiple of 2")
     if config.stages and "lm" not in config.stages:
         raise ConfigError("the stages start without lm", field="--stages", mend="add lm, or name none")
+    one_for_each(config.fan_outs, config.layers)
+    if config.batch_nodes and config.negatives == "in_batch":
+        what = "the negatives of sampled blocks are drawn before what is in them"
+        raise ConfigError(what, field="--negatives", mend="use uniform, joint or candidates, or no --batch-nodes")
     if config.lm_seeds > config.seeds:
         what = f"there are {config.seeds} seeds and {config.lm_seeds} for the language model"
         raise ConfigError(what, field="--lm-seeds", mend="use at most as many")
@@ -208,7 +221,7 @@ def shrunk(config: LMGNN) -> LMGNN:
         max_tokens=min(config.max_tokens, 16),
         lm_steps=min(config.lm_steps, 10),
         cotrain_steps=min(config.cotrain_steps, 10),
-        epochs=min(config.epochs, 20),
+        epochs=min(config.epochs, 5 if config.batch_nodes else 20),
         width=min(config.width, 16),
         search=1,
         sweep=(),

@@ -22,9 +22,11 @@ from jax.typing import ArrayLike
 
 from jaxgkd.errors import ConfigError
 from jaxgkd.language.lora import LoraConfig, initial_adapters, merge
+from jaxgkd.nn.hetero_block_problem import AskedBlock, block_states, mean_loss
 from jaxgkd.nn.hetero_problem import Drawing, asked_for, score
 from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, NodeTask, Task
 from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.recipes.lmgnn_batches import TaskBlocks
 from jaxgkd.recipes.lmgnn_texts import GraphTexts, embedding, embedding_again
 from jaxgkd.training.execution import execution
 from jaxgkd.training.soundness import MOST_SKIPPED, choose, sound
@@ -103,6 +105,7 @@ def cotrain(
     lm: Tree | None = None,
     embeddings: ArrayLike | None = None,
     validated: np.ndarray | None = None,
+    blocks: TaskBlocks | None = None,
     on_progress: Callable[[int, float], None] | None = None,
 ) -> CoTrained:
     """Train a language model and a graph network on a task, and keep the best of both by validation.
@@ -119,6 +122,7 @@ def cotrain(
       embeddings: [texts, d] of all texts by ``lm``, which are made where they are not given.
       validated: [m] the texts that validation looks at, which are read before it; all by default. A network without
         convolutions looks at few, and reading all of them would take as long as the training does.
+      blocks: around what a step asks for, which it then reads in place of the whole graph.
       on_progress: called with the step and the last validation score.
 
     Raises:
@@ -177,7 +181,8 @@ def cotrain(
             chosen, order = order[: settings.batch_size], order[settings.batch_size :]
             rows = _text_rows(task, texts, shared["train"], chosen, settings.lm_texts, random)
             at = time.perf_counter()
-            batch = (jnp.asarray(chosen), jnp.asarray(rows), *map(jnp.asarray, texts.batch(rows)))
+            asked = jnp.asarray(chosen) if blocks is None else blocks.block(chosen, step)
+            batch = (asked, jnp.asarray(rows), *map(jnp.asarray, texts.batch(rows)))
             step_key = jax.random.fold_in(key, step)
             trained, rest, moments, table, loss = _step(
                 program, rates, base, trained, rest, moments, table, step_key, settings.dropout, batch, shared
@@ -277,18 +282,27 @@ def _optimizer(rates: _Rates) -> optax.GradientTransformation:
 def _step(program, rates, base, trained, rest, moments, table, key, dropout, batch, shared):
     chosen, rows, lm_states, lm_mask = batch
     ask_key, dropout_key = jax.random.split(key)
-    asked, layout = asked_for(program.task, program.drawing, ask_key, chosen, shared)
+    dropping = {"dropout_key": dropout_key, "dropout_rate": dropout}
+    if isinstance(chosen, AskedBlock):
+        block, asked, layout = chosen, chosen.asked, chosen.layout
+    else:
+        block = None
+        asked, layout = asked_for(program.task, program.drawing, ask_key, chosen, shared)
 
-    def mean_loss(trained):
+    def objective(trained):
         lm = nnx.merge(program.lm_graphdef, _language_model(program, base, trained["lm"]))
         fresh = (embedding_again if program.rematerialise else embedding)(lm, lm_states, lm_mask)
         inputs = program.inputs(table.at[rows].set(fresh), shared["inputs"])
         model = nnx.merge(program.graphdef, trained["gnn"], rest, copy=True)
-        states = model.states(inputs, layout, dropout_key=dropout_key, dropout_rate=dropout)
-        loss = jnp.sum(asked.weights * program.task.losses(model, states, asked)) / jnp.sum(asked.weights)
+        if block is None:
+            states = model.states(inputs, layout, **dropping)
+        else:
+            inputs = {name: inputs[name][its_rows] for name, its_rows in block.nodes.items()}
+            states = block_states(model, block, inputs, **dropping)
+        loss = mean_loss(program.task, model, states, asked)
         return loss, (fresh, nnx.split(model, nnx.Param, ...)[2])
 
-    (loss, (fresh, later_rest)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(trained)
+    (loss, (fresh, later_rest)), gradients = jax.value_and_grad(objective, has_aux=True)(trained)
     updates, later = _optimizer(rates).update(gradients, moments, trained)
     new = (optax.apply_updates(trained, updates), later_rest, later, table.at[rows].set(fresh))
     return *(choose(sound(loss, new), new, (trained, rest, moments, table)) if program.skip else new), loss

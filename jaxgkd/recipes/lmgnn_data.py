@@ -29,8 +29,10 @@ class TaskData:
       graph: as loaded; task: what is asked.
       rows: part → rows of the node type, or positions among the relation's edges.
       labels: [n] or [e] int32 classes or float32 values of all nodes or edges of the target; None of links.
-      layout: the edges that pass messages: of the target relation the training edges, in their order, and after them
-        those that no part may ask for, which are without a label or a part.
+      passing: edge type → senders and receivers of the edges that pass messages, reverses not among them: of the
+        target relation the training edges, in their order, and after them those that no part may ask for, which are
+        without a label or a part.
+      layout: of these and their reverses.
       seen: senders and receivers of these edges of the target relation, in this order; None of nodes.
       opposite: [e] of every training edge of a drawn split the position of the one the other way round, −1 where
         there is none; None of given splits, and where the two ends are of different types.
@@ -48,6 +50,7 @@ class TaskData:
     task: NodeTask | EdgeTask | LinkTask
     rows: Mapping[str, np.ndarray]
     labels: np.ndarray | None
+    passing: Mapping[EdgeType, tuple[np.ndarray, np.ndarray]]
     layout: HeteroLayout
     seen: tuple[np.ndarray, np.ndarray] | None
     opposite: np.ndarray | None
@@ -216,6 +219,7 @@ def _finished(
         task=task,
         rows=rows,
         labels=labels,
+        passing=passing,
         layout=build_hetero_layout(passing, graph.n_node),
         seen=seen,
         opposite=opposite,

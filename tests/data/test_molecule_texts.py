@@ -31,6 +31,11 @@ def test_a_drug_in_words():
     )
 
 
+def test_numbers_near_zero_and_elements_that_end_in_s_are_written_well():
+    assert "It has logP 0.0 (" in text("CCO")
+    assert "Other elements: two phosphorus." in text("OP(=O)(O)OP(=O)(O)O")
+
+
 def test_salts_charges_and_stereochemistry():
     penicillin = text("CC1(C)S[C@@H]2[C@H](NC(=O)Cc3ccccc3)C(=O)N2[C@H]1C(=O)[O-].[K+]")
     assert penicillin.startswith("A polar aromatic salt of formula C16H17KN2O4S")
