@@ -13,7 +13,7 @@ from rich.console import Console
 
 from jaxgkd.nn.hetero_block_problem import hetero_block_problem
 from jaxgkd.nn.hetero_problem import hetero_problem
-from jaxgkd.nn.hetero_tasks import Task
+from jaxgkd.nn.hetero_tasks import Nodes, Task
 from jaxgkd.nn.node_problem import default_optimizer
 from jaxgkd.recipes.lmgnn_batches import TaskBlocks, with_inputs
 from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE
@@ -103,7 +103,14 @@ class Fits:
             return None
         fan_outs = one_for_each(self.config.fan_outs, self.config.layers) if layers else []
         task, drawing = task or self.place.data.task, self.place.drawing
+        if not isinstance(train, Nodes):
+            # The edges a step asks about pass no messages in it: were it all, the relation would never be trained.
+            batch_size = min(batch_size, max(1, len(train.weights) // 2))
         return TaskBlocks(self.place.data, task, train, drawing, batch_size=batch_size, fan_outs=fan_outs, seed=seed)
+
+    def evaluation(self, layers: int) -> Callable[..., dict[str, Array]]:
+        """Compiled: parameters, other state, a run's data and what all share to the validation score."""
+        return self._once(("evaluation", layers), lambda: jax.jit(self._over_the_graph(layers).evaluate))
 
     def _over_the_graph(self, layers: int) -> Problem:
         task, drawing = self.place.data.task, self.place.drawing
@@ -137,7 +144,7 @@ class _Streamed:
         fits, place = self.fits, self.fits.place
         blocks = fits.blocks(self.layers, fits.config.batch_nodes, shared["train"], 0)
         assert blocks is not None
-        evaluate = jax.jit(fits._over_the_graph(self.layers).evaluate)
+        evaluate = fits.evaluation(self.layers)
         inputs = [place.inputs(jnp.asarray(table)) for table in self.tables]
         numbers = np.asarray(run_data["table"])
 
