@@ -27,7 +27,7 @@ class AskedBlock(NamedTuple):
       nodes: node type → [n] rows in the whole graph, 0 for padding; types that no edge brings in are not there.
       layout: the edges of the block; padding and what is asked for pass no messages.
       counts: node type → [n, relations] edges of every relation into each node of the whole graph, without those that
-        are asked for; as `jaxgkd.graphs.degrees` orders them.
+        are asked for; as `jaxgkd.graphs.hetero.degrees` orders them.
       asked: `Nodes`, `Pairs` or `Links`, in rows of the block, weights 0 for padding.
       between: of edges [b, r], of links [b, 1 + k, r]: 1 where another relation than the asked one leads from a sender
         to its receiver and then to its negatives, without what is asked for; None of nodes.
