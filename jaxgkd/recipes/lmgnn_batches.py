@@ -13,7 +13,7 @@ import numpy as np
 from jaxgkd.graphs import Position, prefetch
 from jaxgkd.graphs.block_batches import BlockBatches
 from jaxgkd.graphs.blocks import Block
-from jaxgkd.graphs.compressed import compress
+from jaxgkd.graphs.compressed import CompressedGraph, compress
 from jaxgkd.graphs.hetero import EdgeType, reverse_of
 from jaxgkd.graphs.negatives import (
     KnownEdges,
@@ -31,12 +31,21 @@ from jaxgkd.recipes.lmgnn_data import TaskData
 from jaxgkd.recipes.lmgnn_networks import Workplace
 
 
+def compressed(data: TaskData) -> CompressedGraph:
+    """The edges that pass messages, and their reverses, sorted: once for all rows of a run."""
+    edges = {}
+    for kind, (senders, receivers) in data.passing.items():
+        edges |= {kind: (senders, receivers), reverse_of(kind): (receivers, senders)}
+    return compress(data.graph.n_node, edges)
+
+
 class TaskBlocks:
     """Blocks around the training nodes or edges of a task, so many at a time."""
 
     def __init__(
         self,
         data: TaskData,
+        graph: CompressedGraph,
         task: Task,
         train: Nodes | Pairs | Links,
         drawing: Drawing,
@@ -45,10 +54,10 @@ class TaskBlocks:
         fan_outs: Sequence[int],
         seed: int,
     ):
-        """Sort the edges, and choose the shapes by drawing a few batches.
+        """Choose the shapes by drawing a few batches.
 
         Args:
-          data: the task's graph; task: what is asked of it.
+          data: the task's graph; graph: its edges, `compressed`; task: what is asked of it.
           train: all that may be asked for.
           drawing: of negatives; not ``in_batch``.
           batch_size: nodes or edges of a block.
@@ -58,11 +67,6 @@ class TaskBlocks:
         """
         self.data, self.task, self._drawing, self._seed = data, task, drawing, seed
         self._train = type(train)(*map(np.asarray, train))  # type: ignore[arg-type]
-        edges = {}
-        for kind, (senders, receivers) in data.passing.items():
-            edges |= {kind: (senders, receivers), reverse_of(kind): (receivers, senders)}
-        self._edges, n_node = edges, data.graph.n_node
-        graph = compress(n_node, edges)
         self._asked_types: tuple[EdgeType, ...] = ()
         if isinstance(task, EdgeTask | LinkTask):
             self._asked_types = task.edge_type, reverse_of(task.edge_type)
@@ -70,14 +74,22 @@ class TaskBlocks:
         self._place = {kind: np.argsort(graph.relations[kind].edge_ids) for kind in self._asked_types}
         self._joining = self._relations_that_join()
         self._known = {}
+        n_node = data.graph.n_node
         for kind in (*self._asked_types[:1], *self._joining):
-            senders, receivers = edges[kind]
+            senders, receivers = self._ends(kind)
             self._known[kind] = KnownEdges.from_edges(senders, receivers, n_node[kind[0]], n_node[kind[2]])
         self._scratch = {name: np.zeros(size, np.int32) for name, size in n_node.items()}
         n_item = len(self._train.weights)
         self._batches = BlockBatches(
             NeighbourSampler(graph, list(fan_outs) or [0]), self._ask, n_item, min(batch_size, n_item), seed=seed
         )
+
+    def _ends(self, kind: EdgeType) -> tuple[np.ndarray, np.ndarray]:
+        """Senders and receivers of the edges of a relation, or of the reverse of one."""
+        if kind in self.data.passing:
+            return self.data.passing[kind]
+        receivers, senders = self.data.passing[reverse_of(kind)]
+        return senders, receivers
 
     def _relations_that_join(self) -> list[EdgeType]:
         """What may join a pair beside the asked relation, in the order of `HeteroModel.between`."""
@@ -183,7 +195,7 @@ class TaskBlocks:
             joined = self._known[kind].contains(senders, receivers)
             if kind in self._asked_types:
                 size = self.data.graph.n_node[kind[2]]
-                gone = [end[left_out].astype(np.int64) for end in self._edges[kind]]
+                gone = [end[left_out].astype(np.int64) for end in self._ends(kind)]
                 joined &= ~np.isin(senders.astype(np.int64) * size + receivers, gone[0] * size + gone[1])
             found[..., i] = joined
         return found
@@ -197,7 +209,7 @@ class TaskBlocks:
             counts[:, i] = np.where(there, indptr[nodes + 1] - indptr[nodes], 0)
             if kind in self._asked_types and len(left_out):
                 # Of the whole graph, so that a block pays for its own nodes alone.
-                scratch, ends = self._scratch[name], self._edges[kind][1][left_out]
+                scratch, ends = self._scratch[name], self._ends(kind)[1][left_out]
                 np.add.at(scratch, ends, 1)
                 counts[:, i] -= np.where(there, scratch[nodes], 0)
                 scratch[ends] = 0

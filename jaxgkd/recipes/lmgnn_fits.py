@@ -15,7 +15,7 @@ from jaxgkd.nn.hetero_block_problem import hetero_block_problem
 from jaxgkd.nn.hetero_problem import hetero_problem
 from jaxgkd.nn.hetero_tasks import Nodes, Task
 from jaxgkd.nn.node_problem import default_optimizer
-from jaxgkd.recipes.lmgnn_batches import TaskBlocks, with_inputs
+from jaxgkd.recipes.lmgnn_batches import TaskBlocks, compressed, with_inputs
 from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE
 from jaxgkd.recipes.lmgnn_networks import Make, Workplace
 from jaxgkd.recipes.node_batches import one_for_each
@@ -106,7 +106,9 @@ class Fits:
         if not isinstance(train, Nodes):
             # The edges a step asks about pass no messages in it: were it all, the relation would never be trained.
             batch_size = min(batch_size, max(1, len(train.weights) // 2))
-        return TaskBlocks(self.place.data, task, train, drawing, batch_size=batch_size, fan_outs=fan_outs, seed=seed)
+        data, sizes = self.place.data, {"batch_size": batch_size, "fan_outs": fan_outs}
+        graph = self._once(("compressed", 0), lambda: compressed(data))
+        return TaskBlocks(data, graph, task, train, drawing, **sizes, seed=seed)
 
     def evaluation(self, layers: int) -> Callable[..., dict[str, Array]]:
         """Compiled: parameters, other state, a run's data and what all share to the validation score."""

@@ -11,7 +11,7 @@ from jaxgkd.nn.hetero_block_problem import block_states, mean_loss
 from jaxgkd.nn.hetero_problem import Drawing, asked_for
 from jaxgkd.nn.hetero_tasks import Links
 from jaxgkd.recipes.lmgnn import _others
-from jaxgkd.recipes.lmgnn_batches import TaskBlocks, with_inputs
+from jaxgkd.recipes.lmgnn_batches import TaskBlocks, compressed, with_inputs
 from jaxgkd.recipes.lmgnn_data import task_data
 from jaxgkd.recipes.lmgnn_networks import Workplace
 from jaxgkd.recipes.lmgnn_texts import graph_texts
@@ -67,9 +67,8 @@ def work(request, bert_folder):
 
 def blocks_of(place, table, fan_outs, batch_size=7):
     train = place.shared(table)["train"]
-    return TaskBlocks(
-        place.data, place.data.task, train, place.drawing, batch_size=batch_size, fan_outs=fan_outs, seed=3
-    )
+    data, graph = place.data, compressed(place.data)
+    return TaskBlocks(data, graph, data.task, train, place.drawing, batch_size=batch_size, fan_outs=fan_outs, seed=3)
 
 
 def test_blocks_of_all_neighbours_have_the_losses_and_gradients_of_the_whole_graph(work):
