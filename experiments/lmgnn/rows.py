@@ -1,12 +1,12 @@
 """The runs of the LM-GNN tables: a name and the flags of ``jaxgkd run lmgnn`` that make it.
 
-    python experiments/lmgnn/rows.py                    # every run, one after another, some two hours on two cores
-    python experiments/lmgnn/rows.py --only imdb        # some of them
+    python experiments/lmgnn/rows.py                    # the five tasks, one after another, some two hours on two cores
+    python experiments/lmgnn/rows.py --only imdb        # some of them, or of the further ones
     python experiments/lmgnn/rows.py --list             # the commands, without running them
 
 Five seeds for rows with a frozen language model; for those that train one three, and five where a run asks about the
-nodes of wikispeedia or for classes of its links. ``wikispeedia-…-large`` is for an accelerator: longer texts, all
-layers trained, more steps.
+nodes of wikispeedia or for classes of its links. Further runs are those on negatives, scores, losses and encoders, some
+five minutes each, and ``wikispeedia-…-large`` for an accelerator: longer texts, all layers trained, more steps.
 """
 
 import sys
@@ -21,14 +21,18 @@ CLICKS = [*WIKI, "link_prediction"]
 FROZEN = ["--stages"]
 # Chosen on validation subjects, two seeds: 300 steps at 5e-5 are worth 0.3 points to the GNN there, these 1.9.
 TUNED = ["--lm-steps", "450", "--lm-learning-rate", "1e-4"]
+# An epoch is six steps.
+BLOCKS = ["--batch-nodes", "512", "--epochs", "40", "--patience", "12"]
 LARGE_SETTING = ["--max-tokens", "256", "--tuned-layers", "6", "--lm-steps", "3000", "--cotrain-steps", "3000"]
 
-ROWS: dict[str, list[str]] = {
+TABLES: dict[str, list[str]] = {
     "default": [],
     "imdb": ["--data", "imdb", "--task", "node_classification", "--stages", "lm", "cotrain"],
     "wikispeedia-subjects": [*WIKI, "node_classification", "--lm-seeds", "5", *TUNED],
     "wikispeedia-undone": [*WIKI, "edge_classification", "--lm-seeds", "5", *TUNED],
     "wikispeedia-clicks": [*CLICKS, *TUNED],
+}
+FURTHER: dict[str, list[str]] = {
     # Without training the language model: what negatives and scores are worth.
     "clicks-uniform": [*CLICKS, *FROZEN, "--negatives", "uniform"],
     "clicks-joint": [*CLICKS, *FROZEN, "--negatives", "joint"],
@@ -42,9 +46,10 @@ ROWS: dict[str, list[str]] = {
     "subjects-hgt": [*WIKI, "node_classification", *FROZEN, "--encoder", "hgt"],
     "subjects-rgat": [*WIKI, "node_classification", *FROZEN, "--encoder", "rgat"],
     "subjects-sage": [*WIKI, "node_classification", *FROZEN, "--encoder", "sage"],
+    "subjects-blocks": [*WIKI, "node_classification", *FROZEN, *BLOCKS],
     "wikispeedia-subjects-large": [*WIKI, "node_classification", *LARGE_SETTING],
     "wikispeedia-clicks-large": [*CLICKS, *LARGE_SETTING],
 }
 
 if __name__ == "__main__":
-    main(__file__, __doc__, "lmgnn", ROWS, large=[name for name in ROWS if name.endswith("-large")])
+    main(__file__, __doc__, "lmgnn", TABLES | FURTHER, large=list(FURTHER))
