@@ -27,9 +27,10 @@ from jaxgkd.recipes.gallon_students import COMPONENTS, Graduates, Studied, of_ch
 from jaxgkd.recipes.gallon_teachers import Said
 from jaxgkd.recipes.molecule_baselines import BITS
 from jaxgkd.recipes.molecule_networks import n_parameters
-from jaxgkd.recipes.molecule_targets import Scale, Targets
+from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.loop import fit
+from jaxgkd.training.scaling import Scale
 from jaxgkd.training.timing import median_milliseconds
 
 _EVALUATE_EVERY = 10

@@ -28,9 +28,10 @@ from jaxgkd.recipes.gallon_heads import principal_components
 from jaxgkd.recipes.gallon_students import COMPONENTS, Graduates, Studied, of_chosen
 from jaxgkd.recipes.gallon_teachers import Said
 from jaxgkd.recipes.molecule_networks import make_graph_teacher, n_parameters
-from jaxgkd.recipes.molecule_targets import Scale, Targets
+from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batches
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
+from jaxgkd.training.scaling import Scale
 from jaxgkd.training.timing import median_milliseconds
 
 _BATCH, _TIMED = 64, 128

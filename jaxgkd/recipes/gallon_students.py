@@ -12,7 +12,8 @@ import numpy as np
 from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.splits import Split
 from jaxgkd.recipes.gallon_teachers import Lesson, Said
-from jaxgkd.recipes.molecule_targets import Scale, Targets
+from jaxgkd.recipes.molecule_targets import Targets
+from jaxgkd.training.scaling import Scale
 from jaxgkd.training.search import ranked
 
 #: Principal components of a teacher's states that a student is held against: a linear map reaches no more of them

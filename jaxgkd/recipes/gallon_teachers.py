@@ -25,7 +25,7 @@ from jaxgkd.data.splits import Split
 from jaxgkd.graphs import Batch, Batches
 from jaxgkd.nn.drawing_network import DrawingNetwork
 from jaxgkd.nn.molecule_problem import Make, default_optimizer, molecule_problem, task_loss
-from jaxgkd.recipes.molecule_targets import Scale, Targets
+from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.text_tasks import fit_tasks
 from jaxgkd.teachers.text_tuning import TuneSettings, untouched_features
@@ -33,6 +33,7 @@ from jaxgkd.teachers.token_states import TokenStates, token_states, upper_part
 from jaxgkd.teachers.tune import described
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batches
 from jaxgkd.training.compilation import cache_folder
+from jaxgkd.training.scaling import Scale
 from jaxgkd.training.stage import once
 
 Tree = Any

@@ -18,9 +18,9 @@ from jaxgkd.nn.named_weights import states_of, student_weights
 from jaxgkd.recipes.lmgnn_config import LMGNN
 from jaxgkd.recipes.lmgnn_networks import Workplace, make_hetero_model
 from jaxgkd.recipes.lmgnn_rows import HeteroRow
-from jaxgkd.recipes.molecule_targets import Scale
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
+from jaxgkd.training.scaling import Scale
 from jaxgkd.training.student_folder import KeptStudent
 
 #: File of the nodes that are known by their rows alone: node type → ids.

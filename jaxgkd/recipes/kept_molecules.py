@@ -21,7 +21,8 @@ from jaxgkd.recipes.gallon_graph_students import GraphSummary
 from jaxgkd.recipes.molecule_baselines import BITS, composition_weights, element_counts
 from jaxgkd.recipes.molecule_networks import Sizes, make_open_student
 from jaxgkd.recipes.molecule_rows import MoleculeData, Trained
-from jaxgkd.recipes.molecule_targets import Scale, Targets
+from jaxgkd.recipes.molecule_targets import Targets
+from jaxgkd.training.scaling import Scale
 from jaxgkd.training.student_folder import KeptStudent
 
 OUTPUTS = "outputs."

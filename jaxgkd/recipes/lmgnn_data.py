@@ -15,8 +15,8 @@ from jaxgkd.errors import ConfigError, DataError
 from jaxgkd.graphs import HeteroLayout, build_hetero_layout, with_reverses
 from jaxgkd.nn.hetero_problem import RankedPairs
 from jaxgkd.nn.hetero_tasks import EdgeTask, Links, LinkTask, Nodes, NodeTask, Pairs
-from jaxgkd.recipes.molecule_targets import Scale
 from jaxgkd.training.candidates import Candidates, given_candidates, uniform_candidates
+from jaxgkd.training.scaling import Scale
 
 PARTS = ("train", "valid", "test")
 

@@ -19,11 +19,12 @@ from jaxgkd.graphs import Batch, Batches, Budget, ManyGraphs, RowBatch, row_batc
 from jaxgkd.nn.molecule_problem import Distance, Make, molecule_problem
 from jaxgkd.recipes.molecule_baselines import composition
 from jaxgkd.recipes.molecule_geometry import Geometry, choose
-from jaxgkd.recipes.molecule_targets import Scale, Targets
+from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batches
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory
+from jaxgkd.training.scaling import Scale
 from jaxgkd.training.timing import median_milliseconds
 
 Tree = Any

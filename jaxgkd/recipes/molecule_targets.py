@@ -10,6 +10,7 @@ from jaxgkd.data.molecules import Molecules, TaskKind
 from jaxgkd.data.splits import Split
 from jaxgkd.errors import ConfigError
 from jaxgkd.training.metrics import mean_over_columns
+from jaxgkd.training.scaling import Scale
 
 Metric = Literal["mae", "rmse", "auroc"]
 _METRICS_OF: dict[TaskKind, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classification": ("auroc",)}
@@ -56,7 +57,7 @@ class Targets:
         """Of the metric."""
         return self.metric == "auroc"
 
-    def scale(self, rows: np.ndarray, offset: np.ndarray | None = None) -> "Scale":
+    def scale(self, rows: np.ndarray, offset: np.ndarray | None = None) -> Scale:
         """Labels counted from an offset in standard deviations, as they are in ``rows``; classes stay as they are.
 
         Args:
@@ -107,23 +108,3 @@ class Targets:
                 if not usable.any():
                     what = f"the {part} part of split {number} ({split.name}) has no task with {wanted}"
                     raise ConfigError(what, field="--split", mend="use another split, more seeds or other data")
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Labels with mean 0 and standard deviation 1 on the training part.
-
-    Fields:
-      mean: [t], or [n, t] where every molecule has an offset of its own; std: [t].
-    """
-
-    mean: np.ndarray
-    std: np.ndarray
-
-    def apply(self, labels: np.ndarray) -> np.ndarray:
-        """[n, t] scaled."""
-        return (labels - self.mean) / self.std
-
-    def undo(self, outputs: np.ndarray) -> np.ndarray:
-        """[..., n, t] in the unit of the data."""
-        return outputs * self.std + self.mean

@@ -16,9 +16,10 @@ from jaxgkd.recipes import gallon_heads
 from jaxgkd.recipes.gallon_config import GALLON, rows_of, settings_of
 from jaxgkd.recipes.gallon_students import Studied, choose
 from jaxgkd.recipes.gallon_teachers import Lesson
-from jaxgkd.recipes.molecule_targets import Scale, Targets
+from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.teachers.store import Store
 from jaxgkd.training.checkpoint import load_tree
+from jaxgkd.training.scaling import Scale
 from jaxgkd.training.summary import check_summary
 
 CHAINS = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("", "O", "N", "=O", "C(=O)O", "c1ccccc1")]
