@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from rich.console import Console
 
 from jaxgkd.nn.hetero_tasks import ImitationTask, Nodes, NodeTask, Task
 from jaxgkd.nn.node_problem import graphdef_of
@@ -20,46 +19,36 @@ from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
 from jaxgkd.recipes.lmgnn_data import labelled_by
 from jaxgkd.recipes.lmgnn_fits import Fits
 from jaxgkd.recipes.lmgnn_linking import make_likeness, tune_on_links
-from jaxgkd.recipes.lmgnn_networks import Workplace, node_states
+from jaxgkd.recipes.lmgnn_networks import node_states
 from jaxgkd.recipes.lmgnn_pairs import Pair, pair_from_tree, pair_tree
 from jaxgkd.recipes.lmgnn_rows import LABELS, HeteroRow, Outputs
 from jaxgkd.recipes.searched_fit import Budget, SearchedFit
 from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.progress import progress_bar
-from jaxgkd.training.run_dir import RunDirectory
 
 Tree = Any
 
 
 @dataclass(eq=False)
-class Stages:
+class Stages(Fits):
     """Trains the rows of a run in their order; a stage that is finished is read from the run's folder.
 
-    Fields:
-      config: the settings; place: what all rows share.
-      table: [texts, d] embeddings by the language model as it was.
-      budget: of every row's search.
-      run_dir: the folder of the run; start: that of another run, whose fine-tuned language models are used, or None.
+    Fields, beside those of `Fits`:
+      start: the folder of another run, whose fine-tuned language models are used, or None.
       links: [e, 2] pairs of texts that stage 1 asks for; None where it asks for the task alone.
-      console: for progress.
+      rows: what is trained so far.
     """
 
-    config: LMGNN
-    place: Workplace
-    table: Array
-    budget: Budget
-    run_dir: RunDirectory
     start: Path | None
     links: np.ndarray | None
-    console: Console
     rows: dict[str, HeteroRow] = field(default_factory=dict)
 
     def run(self) -> dict[str, HeteroRow]:
         """All rows; a row that only copies another one's values is not among them."""
         seeds, config = list(range(self.config.seeds)), self.config
         lm_seeds = seeds[: config.lm_seeds] if config.stages else []
-        texts_alone = self._fits.fit("text_only", 0, seeds)
-        alone = self._fits.fit("student_alone", config.layers, seeds)
+        texts_alone = self.fit("text_only", 0, seeds)
+        alone = self.fit("student_alone", config.layers, seeds)
         frozen = [(None, self.table)] * len(seeds)
         self._add_fit("text_only", texts_alone, 0, frozen)
         self._add_fit("student_alone", alone, config.layers, frozen)
@@ -68,7 +57,7 @@ class Stages:
         tuned = self._stage_one(lm_seeds, texts_alone)
         self._add_pairs("teacher", tuned, 0)
         tables = [jnp.asarray(pair.table) for pair in tuned]
-        on_tuned = self._fits.fit("fine_tuned", config.layers, lm_seeds, tables)
+        on_tuned = self.fit("fine_tuned", config.layers, lm_seeds, tables)
         lms = [pair.lm for pair in tuned]
         self._add_fit("fine_tuned", on_tuned, config.layers, list(zip(lms, tables, strict=True)))
         if "cotrain" in config.stages:
@@ -85,22 +74,18 @@ class Stages:
     def _task(self) -> Task:
         return self.place.data.task
 
-    @cached_property
-    def _fits(self) -> Fits:
-        return Fits(self.config, self.place, self.table, self.budget, self.run_dir, self.console)
-
     def _train(
         self, name: str, layers: int, seed: int, settings: CoTraining, task: Task | None = None, **arguments: Any
     ) -> Pair:
         """`cotrain`, kept in the run's folder."""
-        make = self._fits.make(layers) if task is None else self.place.maker(layers, task)
+        make = self.make(layers) if task is None else self.place.maker(layers, task)
         shared = arguments.pop("shared", None) or self.place.shared(self.table)
         if not layers and isinstance(self._task, NodeTask):
             first = self.place.texts.first[self._task.node_type]
             arguments["validated"] = first + self.place.data.rows["valid"]
 
         def compute() -> Tree:
-            blocks = self._fits.blocks(layers, settings.batch_size, shared["train"], seed, task)
+            blocks = self.blocks(layers, settings.batch_size, shared["train"], seed, task)
             with progress_bar(self.console, name, settings.steps) as tick:
                 return pair_tree(
                     cotrain(
@@ -131,7 +116,7 @@ class Stages:
             return [self._fine_tuned(seed, _of_seed(texts_alone, seed)) for seed in seeds]
         linked = [self._linked(seed, self.links) for seed in seeds]
         read = [(pair.lm, jnp.asarray(pair.table)) for pair in linked]
-        heads = self._fits.fit("linked", 0, seeds, [table for _, table in read])
+        heads = self.fit("linked", 0, seeds, [table for _, table in read])
         if self.config.supervision == "both":
             self._add_fit("linked", heads, 0, read, linked)
             pairs = zip(seeds, read, strict=True)
@@ -206,7 +191,7 @@ class Stages:
             from_lm = self._on_all_nodes(0, pair.params, pair.rest, table)
             labelled = labelled_by(data, task, from_lm, config.pseudo_weight)
             once = Budget(self.budget.epochs, self.budget.patience, 1, 1, evaluate_every=self.budget.evaluate_every)
-            found = self._fits.fit(
+            found = self.fit(
                 f"glem-{seed}",
                 config.layers,
                 [seed],
@@ -216,7 +201,7 @@ class Stages:
                 budget=once,
             )
             params, rest = _of_seed(found, 0)
-            outputs.append(self.place.outputs(self._fits.make(config.layers), task, params, rest, table))
+            outputs.append(self.place.outputs(self.make(config.layers), task, params, rest, table))
             curves.append(_curve(found, 0))
             seconds += pair.seconds + found.seconds
             milliseconds.append(pair.step_milliseconds)
@@ -237,7 +222,7 @@ class Stages:
             table = jnp.asarray(tuned[seed].table)
             state = _of_seed(on_tuned, seed)
             logits = self._on_all_nodes(config.layers, *state, table)
-            graphdef, inputs = graphdef_of(self._fits.make(config.layers)), place.inputs(table)
+            graphdef, inputs = graphdef_of(self.make(config.layers)), place.inputs(table)
             states = np.asarray(node_states(graphdef, task.node_type, *state, inputs, data.layout))
             taught = np.concatenate([logits, states], axis=1)
             gold = np.asarray(data.asked["valid"].targets)
@@ -268,7 +253,7 @@ class Stages:
         assert isinstance(task, NodeTask)
         held_out = np.union1d(data.rows["valid"], data.rows["test"])
         alone = self.place.with_alone(task.node_type, held_out, self.config.without)
-        return alone.outputs(self._fits.make(self.config.layers), task, *state, table)
+        return alone.outputs(self.make(self.config.layers), task, *state, table)
 
     def _on_all_nodes(self, layers: int, params: Tree, rest: Tree, table: Array) -> np.ndarray:
         """[n, classes] logits of all nodes of the task's type."""
@@ -276,7 +261,7 @@ class Stages:
         assert isinstance(task, NodeTask)
         n = len(self.place.data.graph.nodes[task.node_type])
         everyone = Nodes(jnp.arange(n), jnp.zeros((n, task.n_out)), jnp.ones(n))
-        return self.place.ask(self._fits.make(layers), task, params, rest, table, everyone)
+        return self.place.ask(self.make(layers), task, params, rest, table, everyone)
 
     def _add_fit(
         self,
@@ -287,7 +272,7 @@ class Stages:
         trained_before: Sequence[Pair] = (),
     ) -> None:
         """``read`` are of every seed the language model's layers, None where they are frozen, and what they say."""
-        make, states = self._fits.make(layers), [_of_seed(found, seed) for seed in range(len(read))]
+        make, states = self.make(layers), [_of_seed(found, seed) for seed in range(len(read))]
         outputs = [self.place.outputs(make, self._task, *s, table) for s, (_, table) in zip(states, read, strict=True)]
         curves = [_curve(found, seed) for seed in range(len(read))]
         milliseconds = self.place.milliseconds(make, *states[0], read[0][1])
@@ -297,7 +282,7 @@ class Stages:
         self._add(name, outputs, layers, seconds, curves, steps, found.settings, trained, milliseconds=milliseconds)
 
     def _add_pairs(self, name: str, pairs: list[Pair], layers: int) -> None:
-        make = self._fits.make(layers)
+        make = self.make(layers)
         said = [self.place.outputs(make, self._task, pair.params, pair.rest, jnp.asarray(pair.table)) for pair in pairs]
         seconds, curves = sum(pair.seconds for pair in pairs), [pair.scores for pair in pairs]
         trained = [(pair.lm, pair.params, pair.rest) for pair in pairs]
@@ -316,9 +301,7 @@ class Stages:
         *,
         milliseconds: float | None = None,
     ) -> None:
-        network = _size(
-            jax.eval_shape(lambda: nnx.split(self._fits.make(layers)(jax.random.key(0)), nnx.Param, ...)[1])
-        )
+        network = _size(jax.eval_shape(lambda: nnx.split(self.make(layers)(jax.random.key(0)), nnx.Param, ...)[1]))
         missing: list[Outputs | None] = [None] * (self.config.seeds - len(outputs))
         self.rows[name] = HeteroRow(
             label=LABELS[name],
