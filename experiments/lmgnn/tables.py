@@ -4,7 +4,9 @@ python experiments/lmgnn/tables.py
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -30,9 +32,10 @@ def overview(found: list[tuple[str, Summary]]) -> list[str]:
     table = [f"| run | metric | {' | '.join(HEADS.values())} | staged − frozen | p |", "|---|---|" + "--:|" * 9]
     for name, summary in found:
         results, difference = summary["results"], summary["difference"]
-        cells = [shown(results[row]["test"]) if row in results else "–" for row in HEADS]
+        there = set(results) - ({"teacher"} if _frozen(results) else set())
+        cells = [shown(results[row]["test"]) if row in there else "–" for row in HEADS]
         gain, p = f"{difference['mean']:+.3g}", difference["p_value"]
-        if "fine_tuned" not in results:
+        if _frozen(results):
             gain = p = None
         end = f"{gain or '–'} | {'–' if p is None else f'{p:.2g}'}"
         table.append(f"| {name} | {summary['metric']} | {' | '.join(cells)} | {end} |")
@@ -53,7 +56,7 @@ def rows_of(name: str, summary: Summary) -> list[str]:
     ]
     alone = results["student_alone"]["test"]
     for row, values in results.items():
-        if row == "student_distilled":
+        if row == "student_distilled" or (row == "teacher" and _frozen(results)):
             continue
         cells = [shown(values["metrics"][metric]["test"]) for metric in metrics]
         difference = paired_difference(values["test"], alone)
@@ -62,6 +65,11 @@ def rows_of(name: str, summary: Summary) -> list[str]:
         seconds = f"{values['seconds']:,.0f}" if "seconds" in values else ""
         table.append(f"| {values['label']} | {' | '.join(cells)} | {gain} | {p} | {seconds} |")
     return [*table, ""]
+
+
+def _frozen(results: Mapping[str, Any]) -> bool:
+    """Whether no language model was tuned: the teacher's row is then that of the head on the frozen one."""
+    return "fine_tuned" not in results
 
 
 def short_lines(found: list[tuple[str, Summary]]) -> list[str]:
@@ -82,7 +90,7 @@ def main() -> None:
     found = summaries(HERE / "results")
     rows = [line for name, summary in found for line in rows_of(name, summary)]
     write_between(HERE / "README.md", COMMAND, ["", *overview(found), *rows])
-    staged = [(name, summary) for name, summary in found if "fine_tuned" in summary["results"]]
+    staged = [(name, summary) for name, summary in found if not _frozen(summary["results"])]
     write_between(HERE.parents[1] / "README.md", COMMAND, short_lines(staged))
 
 
