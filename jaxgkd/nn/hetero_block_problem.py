@@ -7,13 +7,12 @@ sample cannot tell, how many edges a node has in all and which relations join tw
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
 
 from jaxgkd.graphs import HeteroLayout
-from jaxgkd.nn.hetero_tasks import HeteroModel, Links, Nodes, Pairs, Task, TaskStates
+from jaxgkd.nn.hetero_tasks import HeteroModel, Links, Nodes, Pairs, Task, TaskStates, mean_loss
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.training.stream_loop import StreamProblem
 
@@ -85,8 +84,3 @@ def block_states(model: HeteroModel, block: AskedBlock, inputs: dict[str, Array]
     # In the order of the block's nodes, which the dropout of inputs goes by.
     inputs = {name: inputs[name] for name in block.nodes}
     return model.states(inputs, block.layout, counts=block.counts, between=block.between, **arguments)
-
-
-def mean_loss(task: Task, model: HeteroModel, states: TaskStates, asked: Any) -> Array:
-    """The weighted mean of a task's losses."""
-    return jnp.sum(asked.weights * task.losses(model, states, asked)) / jnp.sum(asked.weights)

@@ -32,6 +32,7 @@ from jaxgkd.nn.hetero_tasks import (
     NodeTask,
     Pairs,
     Task,
+    mean_loss,
 )
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.training.loop import Problem
@@ -105,8 +106,7 @@ def hetero_problem(
         model = nnx.merge(graphdef, params, rest, copy=True)
         rate = run["settings"]["dropout"]
         states = model.states(run.get("inputs", shared["inputs"]), layout, dropout_key=dropout_key, dropout_rate=rate)
-        total = jnp.sum(batch.weights * task.losses(model, states, batch)) / jnp.sum(batch.weights)
-        return total, (nnx.split(model, nnx.Param, ...)[2], {})
+        return mean_loss(task, model, states, batch), (nnx.split(model, nnx.Param, ...)[2], {})
 
     def evaluate(params, rest, run, shared):
         model = nnx.merge(graphdef, params, rest)

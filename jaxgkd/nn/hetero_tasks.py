@@ -337,6 +337,11 @@ class HeteroModel(nnx.Module):
         return jax.nn.relu(self.norm(jnp.concatenate([state[node_type] for state in states.hidden], axis=-1)))
 
 
+def mean_loss(task: Task, model: HeteroModel, states: TaskStates, asked: Any) -> Array:
+    """The mean of a task's losses over what is asked for, `Nodes`, `Pairs` or `Links`, by its weights."""
+    return jnp.sum(asked.weights * task.losses(model, states, asked)) / jnp.sum(asked.weights)
+
+
 def _losses(outputs: Array, targets: Array, kind: str) -> Array:
     if kind == "regression":
         return jnp.sum(jnp.square(outputs - targets), axis=-1)

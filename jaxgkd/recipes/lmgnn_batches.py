@@ -15,13 +15,7 @@ from jaxgkd.graphs.block_batches import BlockBatches
 from jaxgkd.graphs.blocks import Block
 from jaxgkd.graphs.compressed import CompressedGraph, compress
 from jaxgkd.graphs.hetero import EdgeType, reverse_of
-from jaxgkd.graphs.negatives import (
-    KnownEdges,
-    Negatives,
-    hard_negatives,
-    joint_negatives,
-    uniform_negatives,
-)
+from jaxgkd.graphs.negatives import KnownEdges, Negatives, hard_negatives, joint_negatives, uniform_negatives
 from jaxgkd.graphs.sampling import NeighbourSampler, Request
 from jaxgkd.graphs.typed_blocks import block_hetero_layout
 from jaxgkd.nn.hetero_block_problem import AskedBlock, BlockInputs

@@ -22,9 +22,9 @@ from jax.typing import ArrayLike
 
 from jaxgkd.errors import ConfigError
 from jaxgkd.language.lora import LoraConfig, initial_adapters, merge
-from jaxgkd.nn.hetero_block_problem import AskedBlock, block_states, mean_loss
+from jaxgkd.nn.hetero_block_problem import AskedBlock, block_states
 from jaxgkd.nn.hetero_problem import Drawing, asked_for, score
-from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, NodeTask, Task
+from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, NodeTask, Task, mean_loss
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.recipes.lmgnn_batches import TaskBlocks
 from jaxgkd.recipes.lmgnn_texts import GraphTexts, embedding, embedding_again

@@ -271,7 +271,11 @@ class Stages(Fits):
         read: list[tuple[Tree | None, Array]],
         trained_before: Sequence[Pair] = (),
     ) -> None:
-        """``read`` are of every seed the language model's layers, None where they are frozen, and what they say."""
+        """A row of networks that read a table.
+
+        ``read`` are of every seed the language model's layers, None where they are frozen, and what they say;
+        ``trained_before`` is how these came about, whose time counts as the row's.
+        """
         make, states = self.make(layers), [_of_seed(found, seed) for seed in range(len(read))]
         outputs = [self.place.outputs(make, self._task, *s, table) for s, (_, table) in zip(states, read, strict=True)]
         curves = [_curve(found, seed) for seed in range(len(read))]

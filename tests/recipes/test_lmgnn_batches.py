@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 
 from jaxgkd.data.hetero_files import load_hetero_graph
-from jaxgkd.nn.hetero_block_problem import block_states, mean_loss
+from jaxgkd.nn.hetero_block_problem import block_states
 from jaxgkd.nn.hetero_problem import Drawing, asked_for
-from jaxgkd.nn.hetero_tasks import Links
+from jaxgkd.nn.hetero_tasks import Links, mean_loss
 from jaxgkd.recipes.lmgnn import _others
 from jaxgkd.recipes.lmgnn_batches import TaskBlocks, compressed, with_inputs
 from jaxgkd.recipes.lmgnn_data import task_data
