@@ -103,6 +103,12 @@ def write_hetero_run(
         "split was drawn, for the one that leads back",
         "teacher": {"name": encoder.name, "tuned_layers": config.tuned_layers, "max_tokens": config.max_tokens},
         "student": {"name": config.encoder.upper(), "layers": config.layers, "width": config.width},
+        "treatment": {
+            "name": "Fine-tuning the language model",
+            "student": "The fine-tuned student",
+            "having": "fine-tuned",
+            "lacking": "frozen",
+        },
         "metric": metric,
         "higher_is_better": higher,
         "seeds": list(range(config.seeds)),

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxgkd.report.run_directory import Predictions, Run
 from jaxgkd.report.style import Drawing, label_ends, new_axes, row_colour
-from jaxgkd.report.wording import Scale
+from jaxgkd.report.wording import Scale, Treatment, treatment_of
 from jaxgkd.training.summary import STUDENTS, is_share
 
 FEWEST_IN_BIN = 20  # test items a seed, before a metric of them means anything
@@ -103,7 +103,7 @@ def draw_bins(
       by: what the bins are of, in words; axis: the same for the axis.
       place: a bin in the title, with {} for its bounds.
     """
-    title = _bins_title(scale, values, bins, place)
+    title = _bins_title(treatment_of(run.summary), scale, values, bins, place)
     seeds = max(len(table) for table in values.values())
     subtitle = f"test {scale.name} by {by}{'' if scale.higher_is_better else ', lower is better'}"
     subtitle += f": mean, band: ± one standard deviation over {seeds} splits" if seeds > 1 else ", one seed"
@@ -117,7 +117,7 @@ def draw_bins(
             axes.fill_between(positions, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
         style = (0, (4, 2)) if row == "teacher" else "-"
         axes.plot(positions, mean, marker="o", color=colour, markersize=4.5, linestyle=style)
-        ends.append((mean[-1], short_name(row), colour))
+        ends.append((mean[-1], short_name(run, row), colour))
     names = [f"{_bin_name(*bounds)}\nn = {size:,.0f}" for bounds, size in zip(bins, sizes, strict=True)]
     axes.set_xticks(positions, names)
     axes.set_xlim(-0.15, len(bins) - 0.85)
@@ -130,9 +130,10 @@ def draw_bins(
     return Drawing(figure, title)
 
 
-def short_name(row: str) -> str:
+def short_name(run: Run, row: str) -> str:
     """Teacher, alone or distilled: what a line is called where there is no room for the row's own name."""
-    return row.removeprefix("student_")
+    treatment = treatment_of(run.summary)
+    return {"student_alone": treatment.lacking, "student_distilled": treatment.having}.get(row, row)
 
 
 def _bin_name(low: int, high: int) -> str:
@@ -159,18 +160,20 @@ def _mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(variance)
 
 
-def _bins_title(scale: Scale, values: Mapping[str, np.ndarray], bins: Sequence[tuple[int, int]], place: str) -> str:
+def _bins_title(
+    treatment: Treatment, scale: Scale, values: Mapping[str, np.ndarray], bins: Sequence[tuple[int, int]], place: str
+) -> str:
     thing = place.replace("{}", "").strip()
     if "student_alone" not in values:
-        return f"{scale.name[:1].upper()}{scale.name[1:]} of the distilled student by {thing}"
+        return f"{scale.name[:1].upper()}{scale.name[1:]} of {treatment.of_student} by {thing}"
     change = _mean_and_deviation(values["student_distilled"])[0] - _mean_and_deviation(values["student_alone"])[0]
     if not np.isfinite(change).any():
         return f"{scale.name[:1].upper()}{scale.name[1:]} by {thing}"
     gain = change if scale.higher_is_better else -change
     best, worst = int(np.nanargmax(gain)), int(np.nanargmin(gain))
     if gain[best] <= 0 or not float(scale.number(gain[best])):
-        return f"Nowhere, by {thing}, is the distilled student better than alone"
+        return f"Nowhere, by {thing}, is {treatment.of_student} better than {treatment.lacking}"
     where = place.format(_bin_name(*bins[best]))
     amount = f"{scale.change(change[best])} {scale.change_unit}".strip()
     other = f"{'least' if gain[worst] >= 0 else 'harms'} at {_bin_name(*bins[worst])} ({scale.change(change[worst])})"
-    return f"Distillation helps most at {where} ({amount}), {other}"
+    return f"{treatment.name} helps most at {where} ({amount}), {other}"

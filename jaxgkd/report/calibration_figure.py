@@ -31,7 +31,7 @@ def draw_calibration(run: Run) -> Drawing | None:
     for row, (said, happened, _) in binned.items():
         style = (0, (4, 2)) if row == "teacher" else "-"
         axes.plot(100 * said, 100 * happened, color=row_colour(row), linestyle=style, marker="o", markersize=3.5)
-        ends.append((100 * happened[-1], f"{short_name(row)}\noff by {off[row]:.1f}", row_colour(row)))
+        ends.append((100 * happened[-1], f"{short_name(run, row)}\noff by {off[row]:.1f}", row_colour(row)))
     axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="probability (%)")
     axes.set_ylabel("positives (%)")
     axes.grid(True)

@@ -38,6 +38,7 @@ from jaxgkd.report.wording import (
     run_rows,
     runs_phrase,
     scale_of,
+    treatment_of,
 )
 from jaxgkd.training.statistics import mean_std
 from jaxgkd.training.summary import STUDENTS
@@ -114,13 +115,13 @@ def _results_title(run: Run, scale: Scale) -> str:
     if difference["mean"] is None or pairs == 0:
         return f"Test {scale.name} of every row"
     values = f"{scale.number(alone)} → {scale.value(distilled)}"
-    p_value = p_of_difference(run.summary)
+    p_value, treatment = p_of_difference(run.summary), treatment_of(run.summary)
     if p_value is None:
-        return f"A single pair: {scale.name} {values} with distillation"
+        return f"A single pair: {scale.name} {values} with {treatment.within}"
     if p_value >= SIGNIFICANT:
-        return f"No clear difference with distillation: {scale.name} {values}"
+        return f"No clear difference with {treatment.within}: {scale.name} {values}"
     helped = scale.better(difference["mean"])
-    return f"Distillation {'improves' if helped else 'worsens'} {scale.name}: {values}"
+    return f"{treatment.name} {'improves' if helped else 'worsens'} {scale.name}: {values}"
 
 
 def draw_learning_curves(run: Run) -> Drawing | None:
@@ -141,7 +142,7 @@ def draw_learning_curves(run: Run) -> Drawing | None:
         mean = scale.factor * means[row][1]
         _band(axes, epochs, scale.factor * values, mean, row_colour(row))
         last = mean[np.isfinite(mean)][-1]
-        ends.append((last, f"{short_name(row)}\n{scale.number(last / scale.factor)}", row_colour(row)))
+        ends.append((last, f"{short_name(run, row)}\n{scale.number(last / scale.factor)}", row_colour(row)))
     _frame_curves(axes, scale, [scale.factor * values for _, values in curves.values()])
     axes.set_xlim(min(e[0] for e, _ in curves.values()), max(e[-1] for e, _ in curves.values()))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -104,7 +104,7 @@ def draw_errors(run: Run) -> Drawing | None:
                 x[shown], np.clip(y[shown], -edge, edge) if marker != "o" else y[shown], marker=marker,
                 s=7 if marker == "o" else 16, color=colour, alpha=0.5, linewidths=0, zorder=2,
             )  # fmt: skip
-        name = f"{short_name(row)}: mean error {scale.number(mean)}"
+        name = f"{short_name(run, row)}: mean error {scale.number(mean)}"
         axes.set_title(name, loc="left", size=8.5, color=colour, weight="bold")
         axes.set_ylim(-limit, limit)
         axes.yaxis.grid(True)
@@ -173,7 +173,7 @@ def draw_roc(run: Run) -> Drawing | None:
     for place, row in enumerate(sorted(curves, key=lambda row: curves[row].mean())):
         values = run.summary["results"].get(row, {}).get("test")
         score = f"\n{scale.name} {scale.mean_and_std(values)}" if values else ""
-        ends.append((30.0 + 20 * place, f"{short_name(row)}{score}", row_colour(row)))
+        ends.append((30.0 + 20 * place, f"{short_name(run, row)}{score}", row_colour(row)))
     label_ends(axes, ends, height=4.0)
     return Drawing(figure, title)
 

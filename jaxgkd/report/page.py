@@ -109,7 +109,8 @@ def _results(run: Run) -> str:
     several = len(results["student_alone"]["test"]) > 1
     heads = ["", f"test {scale.label}", f"validation {scale.label}", "parameters", "ms per item"]
     heads += ["epochs to target"] if reached else []
-    heads += ["difference to student alone", "p"]
+    alone = literal(row_name(summary, "student_alone"))
+    heads += [f"difference to {alone}", "p"]
     lines = ["## Results", "", *table_head(heads)]
     for row in [*rows, *(row for row in results if row not in rows)]:
         if row not in rows:
@@ -133,9 +134,7 @@ def _results(run: Run) -> str:
         f"{f'Mean over {runs_phrase(summary)}' if several else 'One value a row'}. {spread}{better} is better.",
     ]
     if several:
-        lines[-1] += (
-            " p is from a two-sided paired t-test against the student alone, not corrected for the number of rows."
-        )
+        lines[-1] += f" p is from a two-sided paired t-test against {alone}, not corrected for the number of rows."
         if "corrected_difference" in summary:
             lines[-1] += " Folds share training items; only the distilled student's p is corrected for that."
     lines += _missing(run, rows)

@@ -19,6 +19,7 @@ from jaxgkd.report.style import (
     shortened,
     text_width,
 )
+from jaxgkd.report.wording import treatment_of
 
 _MOST_CLASSES = 24  # rows that fit into one figure
 MOST_POINTS = 3000  # points that can be told apart at this size
@@ -49,7 +50,8 @@ def draw_confusion(run: Run) -> Drawing | None:
     kept = kept[np.argsort(-recall, kind="stable")]
     shares = counts[np.ix_(kept, kept)] / support[kept, None]
     title = _confusion_title(run, kept, counts[np.ix_(kept, kept)], support[kept])
-    subtitle = "test predictions of the distilled student, % of each true class; classes from best to worst found"
+    whose = treatment_of(run.summary).of_student
+    subtitle = f"test predictions of {whose}, % of each true class; classes from best to worst found"
     if len(kept) < (support > 0).sum():
         subtitle += f"; the {len(kept)} largest of {(support > 0).sum()} classes, so that rows may not add up to 100"
     annotated = len(kept) <= 12
@@ -80,7 +82,7 @@ def _confusion_title(run: Run, kept: np.ndarray, counts: np.ndarray, support: np
     wrong = counts - np.diag(np.diag(counts))
     row, column = np.unravel_index(np.argmax(wrong), wrong.shape)
     if wrong[row, column] == 0:
-        return "No test prediction of the distilled student is wrong"
+        return f"No test prediction of {treatment_of(run.summary).of_student} is wrong"
     true, predicted = (shortened(run.class_name(kept[index]), 2.4, 10.5) for index in (row, column))
     share = f"{100 * wrong[row, column] / support[row]:.0f} %"
     return f"Most frequent mistake: {share} of “{true}” is taken for “{predicted}”"

@@ -71,6 +71,36 @@ class Scale:
         return difference > 0 if self.higher_is_better else difference < 0
 
 
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to the second student and not to the first, in words; recipes that do not distil name their own.
+
+    Attributes:
+      name: as the subject of a sentence; student: the one it is done to, likewise.
+      having, lacking: what is said of a student with it, and without it.
+    """
+
+    name: str = "Distillation"
+    student: str = "The distilled student"
+    having: str = "distilled"
+    lacking: str = "alone"
+
+    @property
+    def within(self) -> str:
+        """The name inside of a sentence."""
+        return self.name[0].lower() + self.name[1:]
+
+    @property
+    def of_student(self) -> str:
+        """The student inside of a sentence."""
+        return self.student[0].lower() + self.student[1:]
+
+
+def treatment_of(summary: Mapping[str, Any]) -> Treatment:
+    """How a run calls what it did."""
+    return Treatment(**summary.get("treatment", {}))
+
+
 def scale_of(summary: Mapping[str, Any]) -> Scale:
     """How the metric of a summary is written: shares such as accuracy in percent, others with three digits."""
     words = summary["metric"].replace("_", " ").split()
@@ -188,11 +218,14 @@ def p_of_difference(summary: Mapping[str, Any]) -> float | None:
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """Whether distillation helped, in one sentence made from the numbers alone: the sign and the p-value decide."""
-    scale, difference = scale_of(summary), summary["difference"]
+    """Whether distillation, or what a run has in its place, helped: one sentence made from the numbers alone.
+
+    The sign and the p-value decide.
+    """
+    scale, difference, treatment = scale_of(summary), summary["difference"], treatment_of(summary)
     alone, distilled, pairs = paired_means(summary)
     if difference["mean"] is None or pairs == 0:
-        return "No seed gave a value for both students, so nothing can be said about distillation."
+        return f"No seed gave a value for both students, so nothing can be said about {treatment.within}."
     change, p_value, corrected = difference["mean"], p_of_difference(summary), summary.get("corrected_difference")
     spread = "" if p_value is None else f" ± {scale.number(difference['std'] or 0.0)}"
     amount = f"{scale.change(change)}{spread} {scale.change_unit}".strip()
@@ -207,33 +240,35 @@ def verdict(summary: Mapping[str, Any]) -> str:
     metric, before, after = f"test {scale.name}", scale.value(alone), scale.value(distilled)
     if p_value is None:
         return (
-            f"The distilled student has a {metric} of {after}, alone it has {before} ({amount}); "
+            f"{treatment.student} has a {metric} of {after}, {treatment.lacking} it has {before} ({amount}); "
             "one pair of values cannot tell this from chance."
         )
     if p_value >= SIGNIFICANT:
-        return f"Distillation did not clearly help: {metric} is {after} distilled and {before} alone {evidence}."
+        values = f"{after} {treatment.having} and {before} {treatment.lacking}"
+        return f"{treatment.name} did not clearly help: {metric} is {values} {evidence}."
     if scale.better(change):
         verb = "raised" if change > 0 else "lowered"
-        return f"Distillation {verb} {metric} from {before} to {after} {evidence}."
+        return f"{treatment.name} {verb} {metric} from {before} to {after} {evidence}."
     verb = "rose" if change > 0 else "fell"
-    return f"Distillation did harm: {metric} {verb} from {before} to {after} {evidence}."
+    return f"{treatment.name} did harm: {metric} {verb} from {before} to {after} {evidence}."
 
 
 def against_teacher(summary: Mapping[str, Any]) -> str:
     """How far the distilled student is from its teacher, and what it costs beside it; empty without a teacher."""
     if "not_run" in summary["results"]["teacher"]:
         return ""
-    scale = scale_of(summary)
-    teacher, student = (mean_std(row_values(summary, row, "test"))[0] for row in ("teacher", "student_distilled"))
-    if math.isnan(teacher) or math.isnan(student):
+    scale, student = scale_of(summary), treatment_of(summary).student
+    teacher, taught = (mean_std(row_values(summary, row, "test"))[0] for row in ("teacher", "student_distilled"))
+    if math.isnan(teacher) or math.isnan(taught):
         return ""
-    gap = student - teacher
+    gap = taught - teacher
+    whom = f"“{row_name(summary, 'teacher')}”" if "treatment" in summary else "its teacher"
     if not float(scale.number(abs(gap))):
-        sentence = f"The distilled student is level with its teacher ({scale.value(teacher)})"
+        sentence = f"{student} is level with {whom} ({scale.value(teacher)})"
     else:
         size = f"{scale.number(abs(gap))} {scale.change_unit}".strip()
         side = "better" if scale.better(gap) else "worse"
-        sentence = f"The distilled student is {size} {side} than its teacher ({scale.value(teacher)})"
+        sentence = f"{student} is {size} {side} than {whom} ({scale.value(teacher)})"
     costs = []
     for name, words in (("parameters", "parameters"), ("ms_per_item", "time per item")):
         large, small = row_cost(summary, "teacher", name), row_cost(summary, "student_distilled", name)

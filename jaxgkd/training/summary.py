@@ -14,6 +14,7 @@ from jaxgkd.training.statistics import paired_difference
 from jaxgkd.whole_file import write_whole
 
 STUDENTS = ("student_alone", "student_distilled")
+TREATMENT = ("name", "student", "having", "lacking")
 COST_FIELDS = (
     "teacher_parameters",
     "student_parameters",
@@ -88,9 +89,11 @@ def is_share(metric: str) -> bool:
 def check_summary(summary: Any, file: str | PathLike[str]) -> None:
     """Compare a summary with the contract.
 
-    Beyond the fields of the contract a summary may hold anything; a row of ``results`` may be ``{"not_run": reason}``
-    (not for the two students) and may carry ``label``, ``parameters``, ``ms_per_item``, ``per_class`` and
-    ``epochs_to_reach``. A value ``None`` in ``valid`` or ``test`` is a seed that gave none.
+    Beyond the fields of the contract a summary may hold anything. ``treatment`` is what the second student has and the
+    first has not, in the words of `jaxgkd.report.wording.Treatment`, where that is not distillation. A row of
+    ``results`` may be ``{"not_run": reason}`` (not for the two students) and may carry ``label``, ``parameters``,
+    ``ms_per_item``, ``per_class`` and ``epochs_to_reach``. A value ``None`` in ``valid`` or ``test`` is a
+    seed that gave none.
 
     Args:
       summary: what ``summary.json`` holds or is going to hold.
@@ -110,6 +113,10 @@ def check_summary(summary: Any, file: str | PathLike[str]) -> None:
             raise DataError("is missing", file=file, field=field, mend=f"it has to be {kind}")
         if not _KINDS[kind](holder[name]):
             raise DataError(f"is {_shown(holder[name])}", file=file, field=field, mend=f"it has to be {kind}")
+    words = summary.get("treatment", {})
+    if not isinstance(words, Mapping) or not all(key in TREATMENT and _KINDS["text"](words[key]) for key in words):
+        mend = f"it has to be a mapping of text for {', '.join(TREATMENT)}"
+        raise DataError(f"is {_shown(words)}", file=file, field="treatment", mend=mend)
     _check_results(summary, file)
     _check_difference(summary, file)
 

@@ -129,6 +129,28 @@ def test_the_teacher_is_compared_by_numbers(summary):
     assert against_teacher(given) == ""
 
 
+def test_a_run_that_does_not_distil_says_what_it_does(summary):
+    given = with_test(
+        summary(), teacher=[0.9] * 3, student_alone=[0.8, 0.82, 0.81], student_distilled=[0.81, 0.8, 0.82]
+    )
+    given["treatment"] = {
+        "name": "Pruning the network",
+        "student": "The pruned one",
+        "having": "pruned",
+        "lacking": "whole",
+    }
+    given["results"]["teacher"]["label"] = "forest"
+    assert verdict(given).startswith(
+        "Pruning the network did not clearly help: test accuracy is 81.0 % pruned and 81.0"
+    )
+    assert against_teacher(given).startswith("The pruned one is 9.0 points worse than “forest” (90.0 %)")
+    given = with_test(given, student_alone=[0.8], student_distilled=[0.9])
+    assert verdict(given).startswith("The pruned one has a test accuracy of 90.0 %, whole it has 80.0 %")
+    given = with_test(given, student_alone=[None], student_distilled=[0.9])
+    assert verdict(given).endswith("nothing can be said about pruning the network.")
+    assert "istil" not in verdict(given)
+
+
 def test_repeats_are_seeds_or_folds(summary):
     given = summary(seeds=10)
     assert runs_phrase(given) == "10 seeds"

@@ -94,6 +94,12 @@ def test_a_row_that_was_not_run(tmp_path, summary):
         ("results.teacher.per_class", [[0.5, 0.6], [0.5]], r"field 'results.teacher.per_class'"),
         ("difference.mean", 0.5, r"field 'difference.mean': is 0.5 where the test values give"),
         ("difference.p_value", 1.5, r"field 'difference.p_value': is 1.5"),
+        (
+            "treatment",
+            "pruning",
+            r"field 'treatment': is \"pruning\"; it has to be a mapping of text for name, student",
+        ),
+        ("treatment", {"verb": "prunes"}, r"field 'treatment': is \{\"verb\": \"prunes\"\}"),
         ("student", {"model": object()}, r"field 'student.model': cannot be written as JSON"),
     ],
 )
