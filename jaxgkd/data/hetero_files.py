@@ -7,11 +7,12 @@
      "tasks": {"node_classification": {"node_type": "movie"},
                "link_prediction": {"edge_type": ["actor", "acts_in", "movie"]}}}
 
-Nodes of a type are in ``nodes_movie.csv`` (or ``.csv.gz``, ``.parquet``) with a column ``node``, and its features, if
-any, in ``features_movie.npz``; edges in ``edges_actor__acts_in__movie.csv`` with ``src`` and ``dst``. Columns are read
-only where ``metadata.json`` names them: nothing else can give a label away. A task on edges may name a ``label``, its
-``classes`` and a ``split``; ``order`` says in words what a split goes by. Nodes that are to be predicted by a student
-that reads no links need no ``edge_types``.
+Nodes of a type are in ``nodes_movie.csv`` (or ``.csv.gz``, ``.parquet``) with a column ``node``, and numbers that they
+have beside a text or in place of one, if any, in the array ``features`` [n, f] of ``features_movie.npz``, a row a node
+in the table's order; edges in ``edges_actor__acts_in__movie.csv`` with ``src`` and ``dst``. Columns are read only where
+``metadata.json`` names them: nothing else can give a label away. A task on edges may name a ``label``, its ``classes``
+and a ``split``; ``order`` says in words what a split goes by. Nodes that are to be predicted by a student that reads no
+links need no ``edge_types``.
 """
 
 import json

@@ -17,6 +17,7 @@ from jaxgkd.graphs import reverse_of
 from jaxgkd.graphs.traced_hetero import traced_hetero_layout
 from jaxgkd.language import Encoder
 from jaxgkd.language.tokens import TOKENIZER_FILES
+from jaxgkd.nn.hetero import entering
 from jaxgkd.nn.hetero_tasks import NodeTask
 from jaxgkd.nn.named_weights import states_of
 from jaxgkd.nn.node_problem import graphdef_of
@@ -58,23 +59,26 @@ def hetero_program(kept: KeptStudent) -> Program:
             states = _last_state(lower, states, mask).astype(jnp.float16).astype(jnp.float32)
             return unit_mean(_last_state(higher, states, mask), mask)
 
-        entering = {}
+        of_texts, others = {}, {}
         for name in types:
             if name in kept.reads["texts"]:
                 texts = given[f"tokens_{name}"], given[f"lengths_{name}"]
-                entering[name] = _some_at_a_time(embeddings, texts, TEXTS_AT_ONCE)
-            else:
-                entering[name] = given[f"{'features' if name in kept.reads['features'] else 'rows'}_{name}"]
+                of_texts[name] = _some_at_a_time(embeddings, texts, TEXTS_AT_ONCE)
+            if name in kept.reads["features"]:
+                others[name] = given[f"features_{name}"]
+            elif name not in of_texts:
+                others[name] = given[f"rows_{name}"]
+        inputs = entering(of_texts, others, types)
         ends = {}
         # In the run's order, by which the network numbers relations.
         for kind in relations:
             senders, receivers = (given[f"{end}_{_shown(kind)}"] for end in ("senders", "receivers"))
             ends |= {kind: (senders, receivers), reverse_of(kind): (receivers, senders)}
-        layout = traced_hetero_layout(ends, {name: values.shape[0] for name, values in entering.items()})
+        layout = traced_hetero_layout(ends, {name: values.shape[0] for name, values in inputs.items()})
         network = nnx.merge(graphdef, *states_of(make, _named(weights, GNN)))
-        states = network.states(entering, layout)
+        states = network.states(inputs, layout)
         if isinstance(task, NodeTask):
-            said = task.outputs(network, states, jnp.arange(entering[task.node_type].shape[0]))
+            said = task.outputs(network, states, jnp.arange(inputs[task.node_type].shape[0]))
         else:
             pairs = given["src"], given["dst"]
             said = _some_at_a_time(lambda of: task.outputs(network, states, *of), pairs, PAIRS_AT_ONCE)
@@ -106,9 +110,9 @@ def _inputs(kept: KeptStudent, encoder: TextEncoder) -> dict[str, Input]:
             about += f" break between them; cut to {width}, filled with {encoder.tokenizer.padding_id}"
             inputs[f"tokens_{name}"] = Input((n, f"t{number}"), "int32", about)
             inputs[f"lengths_{name}"] = Input((n,), "int32", f"tokens of every {name}'s text, 1 or more")
-        elif name in reads["features"]:
+        if name in reads["features"]:
             inputs[f"features_{name}"] = Input((n, reads["features"][name]), "float32", f"of every {name}")
-        else:
+        elif name not in reads["texts"]:
             inputs[f"rows_{name}"] = Input((n,), "int32", f"place of every {name} in {IDS}")
     for number, (source, name, target) in enumerate(reads["relations"]):
         for end, of in (("senders", source), ("receivers", target)):

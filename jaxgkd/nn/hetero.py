@@ -1,9 +1,10 @@
 """Encoders of heterogeneous graphs: a projection of every node type's inputs, then L layers over typed edges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
@@ -17,6 +18,26 @@ class HeteroStates(NamedTuple):
     """Node type → [n, d], one dict per layer, the projected inputs first."""
 
     hidden: tuple[dict[str, Array], ...]
+
+
+def entering(
+    embeddings: Mapping[str, Array], others: Mapping[str, Array], node_types: Iterable[str]
+) -> dict[str, Array]:
+    """What enters of the nodes of every type, in the order of ``node_types``, which the dropout of inputs goes by.
+
+    Args:
+      embeddings: node type → [n, d] of its texts.
+      others: node type → [n, f] features, which stand behind the embedding where there are both; or, of types without
+        texts, [n] rows of embeddings to learn.
+      node_types: each is in one of the two.
+    """
+
+    def of_type(name: str) -> Array:
+        if name in embeddings and name in others:
+            return jnp.concatenate([embeddings[name], others[name]], axis=-1)
+        return embeddings[name] if name in embeddings else others[name]
+
+    return {name: of_type(name) for name in node_types}
 
 
 class HeteroEncoder(nnx.Module):

@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array
 
 from jaxgkd.graphs import HeteroLayout
+from jaxgkd.nn.hetero import entering
 from jaxgkd.nn.hetero_tasks import HeteroModel, Links, Nodes, Pairs, Task, TaskStates, mean_loss
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.training.stream_loop import StreamProblem
@@ -45,7 +46,7 @@ class BlockInputs(NamedTuple):
     Fields:
       block: what is asked for.
       of_tables: node type → [tables, n, d] embeddings of its texts by each of some language models.
-      others: node type → [n, f] features, or [n] rows of embeddings to learn, of types without texts.
+      others: node type → [n, f] features, or [n] rows of embeddings to learn.
     """
 
     block: AskedBlock
@@ -71,7 +72,8 @@ def hetero_block_problem(
         return params, rest
 
     def loss(params, rest, key, run, batch: BlockInputs):
-        inputs = {name: values[run["table"]] for name, values in batch.of_tables.items()} | batch.others
+        of_texts = {name: values[run["table"]] for name, values in batch.of_tables.items()}
+        inputs = entering(of_texts, batch.others, batch.block.nodes)
         model = nnx.merge(graphdef, params, rest, copy=True)
         states = block_states(model, batch.block, inputs, dropout_key=key, dropout_rate=run["settings"]["dropout"])
         return mean_loss(task, model, states, batch.block.asked), (nnx.split(model, nnx.Param, ...)[2], {})

@@ -31,7 +31,7 @@ class TaskStates(NamedTuple):
 
     Fields:
       hidden: node type → [n, d], one dict per layer.
-      inputs: node type → [n, f] as given, without dropout and counts.
+      inputs: node type → [n, f] as given, without dropout, counts and what stands behind a text's embedding.
       layout: the edges that pass messages.
       between: of the pairs that are asked for, what `HeteroModel.between` says; None where the layout tells.
     """
@@ -271,6 +271,7 @@ class HeteroModel(nnx.Module):
         edge_types: Sequence[EdgeType] = (),
         *,
         counts: bool = True,
+        d_text: Mapping[str, int] | None = None,
         rngs: nnx.Rngs,
     ):
         """Make the head.
@@ -282,9 +283,11 @@ class HeteroModel(nnx.Module):
             other than its own, two nodes are joined.
           counts: whether nodes are told how many edges they have, and pairs of them what joins them; a model of texts
             alone is not.
+          d_text: node type → columns of its inputs that are a text's embedding, where features stand behind them: a
+            model of texts alone does not read these, and texts are not compared by them.
           rngs: random streams of the initial weights.
         """
-        self.encoder, self.counts = encoder, counts
+        self.encoder, self.counts, self.d_text = encoder, counts, tuple((d_text or {}).items())
         self.asked = task.edge_type if isinstance(task, EdgeTask | LinkTask) else None
         ends = None if self.asked is None or not counts else (self.asked[0], self.asked[2])
         joining = [kind for kind in edge_types if (kind[0], kind[2]) == ends and kind != self.asked]
@@ -309,14 +312,16 @@ class HeteroModel(nnx.Module):
         neighbours lose: without the edges that are left out, so that an asked edge does not show. ``counts`` and
         ``between`` hold these numbers, and what joins the pairs that are asked for, where the layout is a sample.
         """
-        entering = inputs
+        texts = {name: inputs[name][:, :size] for name, size in self.d_text if name in inputs}
+        alone = {**inputs, **texts}
+        entering = inputs if self.counts else alone
         if self.counts:
             counted = degrees(layout) if counts is None else counts
             wider = {name: values for name, values in inputs.items() if name in counted and values.ndim == 2}
             wider = {name: jnp.concatenate([x, jnp.log1p(counted[name])], axis=-1) for name, x in wider.items()}
             entering = {**inputs, **wider}
         hidden = self.encoder(entering, layout, dropout_key=dropout_key, dropout_rate=dropout_rate).hidden
-        return TaskStates(hidden, inputs, layout, between)
+        return TaskStates(hidden, alone, layout, between)
 
     def between(self, states: TaskStates, senders: Array, receivers: Array) -> Array:
         """[..., r] 1 where another relation than the asked one leads from a sender to a receiver, which broadcast."""

@@ -19,6 +19,7 @@ from jaxgkd.data.hetero_graphs import EdgeType, HeteroGraph, NodeSet, shown_type
 from jaxgkd.data.mentions import with_mentions
 from jaxgkd.errors import ConfigError, DataError, shown
 from jaxgkd.graphs import build_hetero_layout
+from jaxgkd.nn.hetero import entering
 from jaxgkd.nn.hetero_tasks import Nodes, NodeTask, Pairs
 from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.predict.columns import class_columns
@@ -96,7 +97,7 @@ def predict_hetero(
     for member in members:
         lm, (params, rest) = weights_of_member(kept, member, texts.weights)
         of_texts = texts.by_type(jnp.asarray(texts.read(lm)))
-        inputs = {name: of_texts[name] if name in of_texts else others[name] for name in nodes}
+        inputs = entering(of_texts, others, nodes)
         outputs = model_outputs(graphdef_of(make), task, params, rest, inputs, layout, asked)
         values = np.asarray(outputs, np.float64)
         classes = kept.says["kind"] == "classes"
@@ -167,7 +168,7 @@ def _passing(kept: KeptStudent, graph: HeteroGraph) -> dict[EdgeType, tuple[np.n
 
 
 def _others(kept: KeptStudent, nodes: dict[str, NodeSet]) -> dict[str, Array]:
-    """What enters of nodes without texts: features, or the rows that they had in the run's own graph."""
+    """What enters beside texts: features, or the rows that nodes had in the run's own graph."""
     others = {}
     for name in kept.reads["features"]:
         features = nodes[name].features

@@ -66,6 +66,7 @@ def keep_hetero_student(
         model={
             "kind": config.encoder,
             "d_in": d_in,
+            "d_text": place.d_text,
             "n_node": {name: len(graph.nodes[name]) if name in learned else 0 for name in d_in},
             "edge_types": [list(kind) for kind in place.data.edge_types],
             "width": config.width,
@@ -129,7 +130,9 @@ def hetero_maker(kept: KeptStudent) -> Callable[[jax.Array], HeteroModel]:
     """A function from a key to an untrained network of the kept one's shape."""
     model = kept.model
     edge_types = tuple((source, name, target) for source, name, target in model["edge_types"])
-    sizes = (model["kind"], model["d_in"], model["n_node"], edge_types, model["width"], model["layers"])
+    # A student that was kept by an earlier version has no features beside texts.
+    d_text = model.get("d_text", {})
+    sizes = (model["kind"], model["d_in"], d_text, model["n_node"], edge_types, model["width"], model["layers"])
     return lambda key: make_hetero_model(*sizes, hetero_task(kept), key)
 
 

@@ -176,12 +176,13 @@ def _negatives(config: LMGNN, data: TaskData) -> Any:
 
 
 def _others(graph: HeteroGraph) -> dict[str, jax.Array]:
-    """What enters of nodes without texts."""
+    """What enters beside texts: features, and of nodes that have neither their rows."""
     others = {}
     for name, nodes in graph.nodes.items():
-        if nodes.texts is None:
-            rows = np.arange(len(nodes), dtype=np.int32)
-            others[name] = jnp.asarray(rows if nodes.features is None else nodes.features.toarray())
+        if nodes.features is not None:
+            others[name] = jnp.asarray(nodes.features.toarray())
+        elif nodes.texts is None:
+            others[name] = jnp.arange(len(nodes), dtype=jnp.int32)
     return others
 
 

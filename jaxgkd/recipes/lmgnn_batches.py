@@ -215,7 +215,7 @@ def with_inputs(blocks: Iterator[AskedBlock], place: Workplace, tables: Sequence
 
     Args:
       blocks: as they come.
-      place: of the texts, and of what enters of other nodes.
+      place: of the texts, and of what else enters.
       tables: [texts, d] embeddings by every language model.
     """
     others = {name: np.asarray(values) for name, values in place.others.items()}
@@ -224,5 +224,5 @@ def with_inputs(blocks: Iterator[AskedBlock], place: Workplace, tables: Sequence
         yield BlockInputs(
             block,
             {name: np.stack([table[first + block.nodes[name]] for table in tables]) for name, first in texts.items()},  # type: ignore[misc]
-            {name: others[name][rows] for name, rows in block.nodes.items() if name not in texts},  # type: ignore[misc]
+            {name: others[name][rows] for name, rows in block.nodes.items() if name in others},  # type: ignore[misc]
         )

@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 
 from jaxgkd.errors import ConfigError
 from jaxgkd.language.lora import LoraConfig, initial_adapters, merge
+from jaxgkd.nn.hetero import entering
 from jaxgkd.nn.hetero_block_problem import AskedBlock, block_states
 from jaxgkd.nn.hetero_problem import Drawing, asked_for, score
 from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, NodeTask, Task, mean_loss
@@ -114,7 +115,7 @@ def cotrain(
       make: the graph network from a key.
       task, drawing: what is asked; of edges ``settings.batch_size`` are drawn.
       texts: of the graph.
-      shared: see `hetero_problem`; its ``inputs`` hold what enters beside texts (node types without any).
+      shared: see `hetero_problem`; of its ``inputs`` a text's columns, the first ones, are those of ``table`` instead.
       settings: of the training.
       seed: of batches, dropout and, without ``start``, the initial weights.
       start: parameters and other state of the graph network; drawn where there are none.
@@ -230,11 +231,13 @@ class _Program:
     lora: LoraConfig | None
     rematerialise: bool
 
-    def inputs(self, table: Array, others: Mapping[str, Array]) -> dict[str, Array]:
-        sizes = dict(self.n_node)
-        # In the order of the node types, which the dropout of inputs goes by.
+    def inputs(self, table: Array, given: Mapping[str, Array]) -> dict[str, Array]:
+        """What enters, with a text's columns, the first ones, from the table."""
+        sizes, d = dict(self.n_node), table.shape[1]
         of_texts = {name: table[start : start + sizes[name]] for name, start in self.first}
-        return {name: of_texts.get(name, values) for name, values in others.items()}
+        behind = {name: x[:, d:] if name in of_texts else x for name, x in given.items()}
+        beside = {name: x for name, x in behind.items() if name not in of_texts or x.shape[1]}
+        return entering(of_texts, beside, given)
 
 
 def _language_model(program: _Program, base: Tree, learning: Tree) -> Tree:

@@ -213,7 +213,7 @@ def _finished(
 ) -> TaskData:
     for name, nodes in graph.nodes.items():
         if nodes.texts is not None and nodes.features is not None:
-            notes.append(f"the features of {name} are not read, its texts are")
+            notes.append(f"the features of {name} enter networks beside its texts, as they are; rows on texts do not")
     return TaskData(
         graph=graph,
         task=task,

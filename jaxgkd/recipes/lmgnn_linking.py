@@ -61,7 +61,7 @@ def linked_texts(data: TaskData, texts: GraphTexts) -> np.ndarray:
 
 def make_likeness(d: int, n_texts: int) -> Callable[[Array], HeteroModel]:
     """Makes what scores pairs of texts, embeddings of width ``d``, from a key."""
-    return partial(make_hetero_model, "sage", {_TEXT: d}, {_TEXT: n_texts}, (), 1, 0, _TASK)
+    return partial(make_hetero_model, "sage", {_TEXT: d}, {}, {_TEXT: n_texts}, (), 1, 0, _TASK)
 
 
 def tune_on_links(

@@ -13,7 +13,7 @@ from jax import Array
 
 from jaxgkd.graphs import without_edges
 from jaxgkd.graphs.negatives import KnownEdges
-from jaxgkd.nn.hetero import HeteroEncoder
+from jaxgkd.nn.hetero import HeteroEncoder, entering
 from jaxgkd.nn.hetero_convolutions import EdgeType
 from jaxgkd.nn.hetero_problem import Drawing, pair_outputs
 from jaxgkd.nn.hetero_tasks import EdgeTask, HeteroModel, LinkTask, Task
@@ -34,7 +34,8 @@ class Workplace:
       data: the task; texts: of the graph.
       drawing: what a step asks for.
       kind, width, layers: of the GNN.
-      others: node type → what enters of nodes without texts: features [n, f], or rows [n] of embeddings to learn.
+      others: node type → what enters beside texts: features [n, f]; or, of nodes that have neither, rows [n] of
+        embeddings to learn.
     """
 
     data: TaskData
@@ -49,7 +50,7 @@ class Workplace:
         """Makes a model of so many convolutions from a key; one without any sees texts alone, and no degrees."""
         task, n_node, edge_types = task or self.data.task, self.data.graph.n_node, self.data.edge_types
         d_in = self.widths_in(layers)
-        return partial(make_hetero_model, self.kind, d_in, n_node, edge_types, self.width, layers, task)
+        return partial(make_hetero_model, self.kind, d_in, self.d_text, n_node, edge_types, self.width, layers, task)
 
     def widths_in(self, layers: int) -> dict[str, int]:
         """Node type → width of what enters of its nodes; 0 where an embedding of each is learned."""
@@ -57,15 +58,22 @@ class Workplace:
         d_in = {}
         for name in graph.nodes:
             features = self.others.get(name)
-            size = d_text if features is None else features.shape[1] if features.ndim == 2 else 0
+            size = features.shape[1] if features is not None and features.ndim == 2 else 0
+            if name in self.texts.first:
+                # A model of texts alone reads nothing else of a node that has one.
+                size = d_text + (size if layers else 0)
             n_count = len(layout[name].edge_types) if layers and size and name in layout else 0
             d_in[name] = size + n_count
         return d_in
 
+    @property
+    def d_text(self) -> dict[str, int]:
+        """Node type → columns of its inputs that are a text's embedding, where features stand behind them."""
+        return {name: self.texts.states.width for name in self.texts.first if name in self.others}
+
     def inputs(self, table: Array) -> dict[str, Array]:
         """Node type → what enters of its nodes, the texts' embeddings from ``table`` [texts, d]."""
-        of_texts = self.texts.by_type(table)
-        return {name: of_texts[name] if name in of_texts else self.others[name] for name in self.data.graph.nodes}
+        return entering(self.texts.by_type(table), self.others, self.data.graph.nodes)
 
     def shared(self, table: Array, **changed: Any) -> dict[str, Any]:
         """What `jaxgkd.nn.hetero_problem` wants all runs to share."""
@@ -123,6 +131,7 @@ class Workplace:
 def make_hetero_model(
     kind: str,
     d_in: Mapping[str, int],
+    d_text: Mapping[str, int],
     n_node: Mapping[str, int],
     edge_types: Sequence[EdgeType],
     width: int,
@@ -133,7 +142,7 @@ def make_hetero_model(
     """An untrained encoder, which sees degrees if it has layers, with the head of a task."""
     rngs = nnx.Rngs(params=key)
     encoder = HeteroEncoder(kind, d_in, n_node, edge_types, width, layers, rngs=rngs)
-    return HeteroModel(encoder, task, width, edge_types, counts=layers > 0, rngs=rngs)
+    return HeteroModel(encoder, task, width, edge_types, counts=layers > 0, d_text=d_text, rngs=rngs)
 
 
 @partial(jax.jit, static_argnames=("graphdef", "task"))

@@ -9,7 +9,7 @@ from jaxgkd import cli
 from jaxgkd.data.hetero_files import load_hetero_graph
 from jaxgkd.data.mentions import with_mentions
 from jaxgkd.exported import load
-from tests.recipes.hetero_folder import SMALL, predicted, run_films, without_asked_edges, write_films
+from tests.recipes.hetero_folder import SMALL, predicted, run_films, with_features, without_asked_edges, write_films
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,7 +30,9 @@ def inputs_of(folder, data, *, shuffled) -> dict[str, np.ndarray]:
             batch = tokenizer(list(nodes.texts), max_length=12, padding="longest", truncation=True)
             inputs[f"tokens_{name}"] = np.array(batch["input_ids"])
             inputs[f"lengths_{name}"] = np.sum(batch["attention_mask"], axis=1)
-        elif f"rows_{name}" in manifest["inputs"]:
+        if f"features_{name}" in manifest["inputs"]:
+            inputs[f"features_{name}"] = nodes.features.toarray()
+        if f"rows_{name}" in manifest["inputs"]:
             inputs[f"rows_{name}"] = np.array([ids[name].index(key) for key in nodes.ids])
     for kind, edges in graph.edges.items():
         order = np.random.default_rng(0).permutation(len(edges)) if shuffled else np.arange(len(edges))
@@ -46,13 +48,21 @@ FROZEN = pytest.param("rgat", ("--stages",), marks=pytest.mark.thorough)
 
 @pytest.mark.parametrize(("encoder", "flags"), [("rgcn", ("--mentions",)), ("hgt", ("--tuned-layers", "3")), FROZEN])
 def test_a_program_says_of_nodes_what_the_run_says(bert_folder, tmp_path, encoder, flags):
-    data, run = write_films(tmp_path / "films"), tmp_path / "run"
+    data, run = with_features(write_films(tmp_path / "films")), tmp_path / "run"
     assert run_films(data, run, bert_folder, *flags, **(SMALL | {"encoder": encoder})) == 0
     table = predicted(run, data, tmp_path / "said.csv")
     assert cli.main(["export", str(run), "--out", str(tmp_path / "student")]) == 0
     student, inputs = load(tmp_path / "student"), inputs_of(tmp_path / "student", data, shuffled=True)
     expected = table[["p_graph", "p_molecules", "p_student"]].to_numpy()
     np.testing.assert_allclose(student(**inputs), expected, atol=2e-5)
+    # Features have a say, but not in what a student says that reads texts alone.
+    others = with_features(write_films(tmp_path / "others"), seed=1)
+    other = predicted(run, others, tmp_path / "other.csv")[["p_graph", "p_molecules", "p_student"]].to_numpy()
+    assert np.abs(other - expected).max() > 1e-3
+    np.testing.assert_allclose(student(**inputs_of(tmp_path / "student", others, shuffled=False)), other, atol=2e-5)
+    if "--stages" not in flags:
+        said = [predicted(run, at, tmp_path / f"{at.name}.csv", "--student", "text_student") for at in (data, others)]
+        pd.testing.assert_frame_equal(*said)
     # Other sizes, and no edge of any relation.
     alone = {name: values[:0] if "ers_" in name else values[:3] for name, values in inputs.items()}
     said = student(**alone)

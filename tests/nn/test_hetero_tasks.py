@@ -37,11 +37,11 @@ D_IN = {"paper": 5, "author": 0, "venue": 2}
 COUNTS = {"paper": 3, "author": 0, "venue": 0}
 
 
-def model_of(task, edge_types=(), *, counts=True, layers=1):
+def model_of(task, edge_types=(), *, counts=True, layers=1, **arguments):
     d_in = {name: d + (COUNTS[name] if counts and d else 0) for name, d in D_IN.items()}
     rngs = nnx.Rngs(0)
     encoder = HeteroEncoder("rgcn", d_in, N_NODE, KINDS, WIDTH, layers, rngs=rngs)
-    return HeteroModel(encoder, task, WIDTH, edge_types, counts=counts, rngs=rngs)
+    return HeteroModel(encoder, task, WIDTH, edge_types, counts=counts, rngs=rngs, **arguments)
 
 
 def states(seed=0):
@@ -273,3 +273,33 @@ def test_a_model_of_texts_alone_sees_no_edges():
     one, other = (model.states(inputs(), layout).hidden for layout in (layout_of(edges), thinned))
     assert len(one) == 1
     np.testing.assert_array_equal(one[0]["paper"], other[0]["paper"])
+
+
+def with_features(seed):
+    """The inputs with two features more behind those of papers."""
+    features = np.random.default_rng(seed).normal(size=(N_NODE["paper"], 2))
+    return {**inputs(), "paper": jnp.concatenate([inputs()["paper"], jnp.asarray(features, jnp.float32)], axis=1)}
+
+
+def test_features_behind_a_text_are_for_the_network_alone(monkeypatch):
+    monkeypatch.setitem(D_IN, "paper", 7)
+    layout, pairs = layout_of(random_edges()), (jnp.array([0, 1]), jnp.array([2, 3]))
+    task = LinkTask(CITES)
+    network = model_of(task, KINDS, d_text={"paper": 5})
+    # What compares two texts is left, where all that is learned is taken away.
+    network.head = jax.tree.map(jnp.zeros_like, network.head)
+    network.head.similarity[...] = jnp.array(1.0)
+    monkeypatch.setitem(D_IN, "paper", 5)
+    texts_alone = model_of(NodeTask("paper", 2), counts=False, layers=0, d_text={"paper": 5})
+    seen, read, likeness = [], [], []
+    for seed in (0, 1):
+        given = with_features(seed)
+        states = network.states(given, layout)
+        seen.append(states.hidden[0]["paper"])
+        likeness.append(task.outputs(network, states, *pairs))
+        read.append(texts_alone.states(given, layout).hidden[0]["paper"])
+    assert np.abs(seen[0] - seen[1]).max() > 1e-2
+    np.testing.assert_array_equal(read[0], read[1])
+    paper = double(inputs()["paper"])
+    for values in likeness:
+        np.testing.assert_allclose(values, (paper[pairs[0]] * paper[pairs[1]]).sum(axis=1), rtol=1e-5)

@@ -75,6 +75,14 @@ def write_films(folder: Path, *, n=36, change=None, seed=0) -> Path:
     return folder
 
 
+def with_features(folder: Path, seed=0) -> Path:
+    """The folder, in which films have two features beside their titles."""
+    n = len((folder / "nodes_movie.csv").read_text().splitlines()) - 1
+    features = np.random.default_rng(seed).normal(size=(n, 2)).astype(np.float32)
+    np.savez(folder / "features_movie.npz", features=features)
+    return folder
+
+
 #: Settings of a run that takes seconds.
 SMALL = {
     "seeds": 2,

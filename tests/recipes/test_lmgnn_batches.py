@@ -16,7 +16,7 @@ from jaxgkd.recipes.lmgnn_data import task_data
 from jaxgkd.recipes.lmgnn_networks import Workplace
 from jaxgkd.recipes.lmgnn_texts import graph_texts
 from jaxgkd.teachers.hops import TextEncoder
-from tests.recipes.hetero_folder import SMALL, predicted, run_films, summary_of, write_films
+from tests.recipes.hetero_folder import SMALL, predicted, run_films, summary_of, with_features, write_films
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,7 +41,7 @@ def films(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
-    return write_films(tmp_path_factory.mktemp("data") / "followed", change=follow)
+    return with_features(write_films(tmp_path_factory.mktemp("data") / "followed", change=follow))
 
 
 KINDS = {
