@@ -124,13 +124,13 @@ def test_an_epoch_asks_for_everything_once_and_repeats(work):
     assert any(not np.array_equal(one, two) for one, two in zip(*leaves, strict=True))
 
 
-@pytest.mark.parametrize("flags", [[], ["--task", "link_prediction"]])
+@pytest.mark.parametrize("flags", [["--layers", "2", "--fan-outs", "3", "2"], ["--task", "link_prediction"]])
 def test_a_run_on_blocks(flags, films, bert_folder, tmp_path):
-    small = SMALL | {"batch_nodes": 8, "layers": 2}
-    assert run_films(films, tmp_path / "out", bert_folder, *flags, "--fan-outs", "3", "2", **small) == 0
+    small = SMALL | {"batch_nodes": 8, "fan_outs": 3}
+    assert run_films(films, tmp_path / "out", bert_folder, *flags, **small) == 0
     summary = summary_of(tmp_path / "out")
     assert {"teacher", "fine_tuned", "cotrained"} <= set(summary["results"])
-    if not flags:
+    if "--task" not in flags:
         assert {"glem", "text_student"} <= set(summary["results"])
         said = predicted(tmp_path / "out", films, tmp_path / "said.csv")
         assert len(said) == 36
