@@ -105,9 +105,10 @@ def write_hetero_run(
         "student": {"name": config.encoder.upper(), "layers": config.layers, "width": config.width},
         "treatment": {
             "name": "Fine-tuning the language model",
-            "student": "The fine-tuned student",
+            "student": "The GNN" if staged is None else f"The best of the stages ({rows[staged].label})",
             "having": "fine-tuned",
             "lacking": "frozen",
+            **({"missing": "No language model was fine-tuned"} if staged is None else {}),
         },
         "metric": metric,
         "higher_is_better": higher,
@@ -133,6 +134,7 @@ def write_hetero_run(
             f"{cut:,} of {place.texts.n_texts:,} texts cut to {config.max_tokens} tokens",
             "best is the staged row with the best validation score; text, taught by GNN, imitates the GNN on tuned LM, "
             "and that GNN, no links, is asked of nodes without any",
+            "times of rows with a GNN, and of heads, are of the network alone, the embeddings of all texts at hand",
             f"the language model is trained for {config.lm_seeds if config.stages else 0} of {config.seeds} seeds",
             *([] if n_links is None else [f"stage 1 asked which texts are linked: {n_links:,} pairs are"]),
         ],

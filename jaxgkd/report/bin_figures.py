@@ -167,7 +167,7 @@ def _bins_title(
     if "student_alone" not in values:
         return f"{scale.name[:1].upper()}{scale.name[1:]} of {treatment.of_student} by {thing}"
     change = _mean_and_deviation(values["student_distilled"])[0] - _mean_and_deviation(values["student_alone"])[0]
-    if not np.isfinite(change).any():
+    if treatment.missing or not np.isfinite(change).any():
         return f"{scale.name[:1].upper()}{scale.name[1:]} by {thing}"
     gain = change if scale.higher_is_better else -change
     best, worst = int(np.nanargmax(gain)), int(np.nanargmin(gain))

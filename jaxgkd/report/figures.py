@@ -112,7 +112,7 @@ def _write_value(axes: Axes, position: int, text: str, row: str) -> None:
 
 def _results_title(run: Run, scale: Scale) -> str:
     difference, (alone, distilled, pairs) = run.summary["difference"], paired_means(run.summary)
-    if difference["mean"] is None or pairs == 0:
+    if difference["mean"] is None or pairs == 0 or treatment_of(run.summary).missing:
         return f"Test {scale.name} of every row"
     values = f"{scale.number(alone)} → {scale.value(distilled)}"
     p_value, treatment = p_of_difference(run.summary), treatment_of(run.summary)

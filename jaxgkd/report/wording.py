@@ -78,12 +78,14 @@ class Treatment:
     Attributes:
       name: as the subject of a sentence; student: the one it is done to, likewise.
       having, lacking: what is said of a student with it, and without it.
+      missing: why there is none, where a run was asked for none and both students are one.
     """
 
     name: str = "Distillation"
     student: str = "The distilled student"
     having: str = "distilled"
     lacking: str = "alone"
+    missing: str = ""
 
     @property
     def within(self) -> str:
@@ -224,6 +226,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
     """
     scale, difference, treatment = scale_of(summary), summary["difference"], treatment_of(summary)
     alone, distilled, pairs = paired_means(summary)
+    if treatment.missing:
+        return f"{treatment.missing}: test {scale.name} is {scale.value(alone)}."
     if difference["mean"] is None or pairs == 0:
         return f"No seed gave a value for both students, so nothing can be said about {treatment.within}."
     change, p_value, corrected = difference["mean"], p_of_difference(summary), summary.get("corrected_difference")
@@ -270,7 +274,9 @@ def against_teacher(summary: Mapping[str, Any]) -> str:
         side = "better" if scale.better(gap) else "worse"
         sentence = f"{student} is {size} {side} than {whom} ({scale.value(teacher)})"
     costs = []
-    for name, words in (("parameters", "parameters"), ("ms_per_item", "time per item")):
+    # What is no distillation leaves no smaller network whose cost would be the point.
+    compared = () if "treatment" in summary else (("parameters", "parameters"), ("ms_per_item", "time per item"))
+    for name, words in compared:
         large, small = row_cost(summary, "teacher", name), row_cost(summary, "student_distilled", name)
         if large and small:
             costs.append(f"{_ratio(small / large)} the {words}")

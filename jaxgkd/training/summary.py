@@ -14,7 +14,7 @@ from jaxgkd.training.statistics import paired_difference
 from jaxgkd.whole_file import write_whole
 
 STUDENTS = ("student_alone", "student_distilled")
-TREATMENT = ("name", "student", "having", "lacking")
+TREATMENT = ("name", "student", "having", "lacking", "missing")
 COST_FIELDS = (
     "teacher_parameters",
     "student_parameters",

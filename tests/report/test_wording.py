@@ -143,12 +143,16 @@ def test_a_run_that_does_not_distil_says_what_it_does(summary):
     assert verdict(given).startswith(
         "Pruning the network did not clearly help: test accuracy is 81.0 % pruned and 81.0"
     )
-    assert against_teacher(given).startswith("The pruned one is 9.0 points worse than “forest” (90.0 %)")
+    assert against_teacher(given) == "The pruned one is 9.0 points worse than “forest” (90.0 %)."
     given = with_test(given, student_alone=[0.8], student_distilled=[0.9])
     assert verdict(given).startswith("The pruned one has a test accuracy of 90.0 %, whole it has 80.0 %")
     given = with_test(given, student_alone=[None], student_distilled=[0.9])
     assert verdict(given).endswith("nothing can be said about pruning the network.")
     assert "istil" not in verdict(given)
+    given = with_test(given, student_alone=[0.8], student_distilled=[0.8])
+    given["treatment"] = {"missing": "Nothing was pruned", "student": "The network"}
+    assert verdict(given) == "Nothing was pruned: test accuracy is 80.0 %."
+    assert against_teacher(given) == "The network is 10.0 points worse than “forest” (90.0 %)."
 
 
 def test_repeats_are_seeds_or_folds(summary):
