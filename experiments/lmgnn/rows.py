@@ -4,9 +4,10 @@
     python experiments/lmgnn/rows.py --only imdb        # some of them, or of the further ones
     python experiments/lmgnn/rows.py --list             # the commands, without running them
 
-Five seeds for rows with a frozen language model; for those that train one three, and five where a run asks about the
-nodes of wikispeedia or for classes of its links. Further runs are those on negatives, scores, losses and encoders, some
-five minutes each, and ``wikispeedia-…-large`` for an accelerator: longer texts, all layers trained, more steps.
+Five seeds for rows with a frozen language model, and for those that train one where a run asks about nodes; three for
+the other runs that train one, and ten of both for whether a click is taken back, where five left it open. Further runs
+are those on negatives, scores, losses and encoders, some five minutes each, and ``wikispeedia-…-large`` for an
+accelerator: longer texts, all layers trained, more steps.
 """
 
 import sys
