@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from result_tables import Summary, shown, summaries, write_between  # noqa: E402
+from rows import TABLES  # noqa: E402
 
 from jaxgkd.training.statistics import paired_difference  # noqa: E402
 
@@ -90,8 +91,8 @@ def main() -> None:
     found = summaries(HERE / "results")
     rows = [line for name, summary in found for line in rows_of(name, summary)]
     write_between(HERE / "README.md", COMMAND, ["", *overview(found), *rows])
-    staged = [(name, summary) for name, summary in found if not _frozen(summary["results"])]
-    write_between(HERE.parents[1] / "README.md", COMMAND, short_lines(staged))
+    of_tasks = [(name, summary) for name, summary in found if name in TABLES]
+    write_between(HERE.parents[1] / "README.md", COMMAND, short_lines(of_tasks))
 
 
 if __name__ == "__main__":
