@@ -50,7 +50,7 @@ FROZEN = pytest.param("rgat", ("--stages",), marks=pytest.mark.thorough)
     ("encoder", "flags"),
     [
         ("rgcn", ("--mentions", "--stages", "lm", "student")),
-        ("hgt", ("--tuned-layers", "3", "--stages", "lm")),
+        pytest.param("hgt", ("--tuned-layers", "3", "--stages", "lm"), marks=pytest.mark.thorough),
         FROZEN,
     ],
 )
