@@ -142,16 +142,9 @@ def test_two_processes_make_the_run_that_one_makes(alone, data, bert_folder, tmp
 
 @pytest.fixture(scope="module")
 def undisturbed(data, bert_folder, tmp_path_factory):
-    """What two processes make of a longer run, up to the first student, which is all that is looked at."""
+    """What two processes make of a longer run."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    children = two({"data": data, "teacher": bert_folder, "out": folder / "run", "epochs": 200}, folder)
-    until = time.monotonic() + 300
-    while not (folder / "run" / "checkpoints" / "student_alone").exists():
-        assert time.monotonic() < until and all(child.poll() is None for child in children)
-        time.sleep(0.05)
-    for child in children:
-        child.kill()
-        child.communicate(timeout=200)
+    ends(two({"data": data, "teacher": bert_folder, "out": folder / "run", "epochs": 200}, folder))
     return folder
 
 

@@ -235,9 +235,9 @@ class _Program:
         """What enters, with a text's columns, the first ones, from the table."""
         sizes, d = dict(self.n_node), table.shape[1]
         of_texts = {name: table[start : start + sizes[name]] for name, start in self.first}
-        behind = {name: x[:, d:] if name in of_texts else x for name, x in given.items()}
-        beside = {name: x for name, x in behind.items() if name not in of_texts or x.shape[1]}
-        return entering(of_texts, beside, given)
+        # Nothing stands behind most texts, and no column is no cost.
+        others = {name: x[:, d:] if name in of_texts else x for name, x in given.items()}
+        return entering(of_texts, others, given)
 
 
 def _language_model(program: _Program, base: Tree, learning: Tree) -> Tree:

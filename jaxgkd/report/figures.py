@@ -112,10 +112,11 @@ def _write_value(axes: Axes, position: int, text: str, row: str) -> None:
 
 def _results_title(run: Run, scale: Scale) -> str:
     difference, (alone, distilled, pairs) = run.summary["difference"], paired_means(run.summary)
-    if difference["mean"] is None or pairs == 0 or treatment_of(run.summary).missing:
+    treatment = treatment_of(run.summary)
+    if difference["mean"] is None or pairs == 0 or treatment.missing:
         return f"Test {scale.name} of every row"
     values = f"{scale.number(alone)} → {scale.value(distilled)}"
-    p_value, treatment = p_of_difference(run.summary), treatment_of(run.summary)
+    p_value = p_of_difference(run.summary)
     if p_value is None:
         return f"A single pair: {scale.name} {values} with {treatment.within}"
     if p_value >= SIGNIFICANT:
