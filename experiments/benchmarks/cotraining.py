@@ -42,7 +42,7 @@ def together(case: dict):
     import jax.numpy as jnp
     from flax import nnx
 
-    from jaxgkd.nn.node_problem import graphdef_of
+    from jaxgkd.nn.untrained import graphdef_of
     from jaxgkd.recipes import lmgnn_cotraining as recipe
 
     place, _ = _place()
@@ -74,7 +74,8 @@ def frozen(case: dict):
     from flax import nnx
 
     from jaxgkd.nn.hetero_problem import asked_for
-    from jaxgkd.nn.node_problem import default_optimizer, graphdef_of
+    from jaxgkd.nn.node_problem import default_optimizer
+    from jaxgkd.nn.untrained import graphdef_of
 
     place, _ = _place()
     make, task, drawing = place.maker(2), place.data.task, place.drawing

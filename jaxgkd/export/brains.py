@@ -14,7 +14,7 @@ from jax import Array
 from jaxgkd.export.program import Input, Program
 from jaxgkd.nn.brain_inputs import BrainInputs
 from jaxgkd.nn.named_weights import states_of
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes.kept_brains import brain_maker, network_weights
 from jaxgkd.training.student_folder import KeptStudent
 

@@ -20,7 +20,7 @@ from jaxgkd.language.tokens import TOKENIZER_FILES
 from jaxgkd.nn.hetero import entering
 from jaxgkd.nn.hetero_tasks import NodeTask
 from jaxgkd.nn.named_weights import states_of
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes.kept_hetero import GNN, IDS, LM, hetero_maker, hetero_task, in_unit, language_model
 from jaxgkd.recipes.lmgnn_texts import frozen_layers, unit_mean
 from jaxgkd.teachers.hops import TextEncoder

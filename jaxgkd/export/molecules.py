@@ -19,7 +19,7 @@ from jaxgkd.graphs import RowBatch, aggregate
 from jaxgkd.graphs.traced_layout import layout_of_starts, one_more, traced_layout
 from jaxgkd.nn.molecule_bags import Bags, damped
 from jaxgkd.nn.named_weights import states_of
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes.gallon_bags import atom_sizes
 from jaxgkd.recipes.kept_molecules import N_HOP, OUTPUTS, molecule_student_maker, network_weights
 from jaxgkd.recipes.molecule_baselines import BITS

@@ -15,7 +15,7 @@ from jaxgkd.export.program import Input, Program
 from jaxgkd.graphs import GraphsTuple
 from jaxgkd.graphs.traced_layout import traced_layout, traced_sparse_rows
 from jaxgkd.nn.named_weights import states_of
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes.kept_nodes import VOCABULARY, node_student_maker
 from jaxgkd.training.student_folder import KeptStudent
 

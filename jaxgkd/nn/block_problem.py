@@ -16,7 +16,8 @@ from jax import Array
 from jaxgkd.graphs import GraphsTuple, Layout
 from jaxgkd.nn.dropout import NodeInputs
 from jaxgkd.nn.encoders import LayerStates
-from jaxgkd.nn.node_problem import TotalLoss, default_optimizer, graphdef_of, label_loss
+from jaxgkd.nn.node_problem import TotalLoss, default_optimizer, label_loss
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.training.metrics import cross_entropy
 from jaxgkd.training.stream_loop import StreamProblem
 

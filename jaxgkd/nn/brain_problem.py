@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxgkd.losses import hidden_mse, info_nce, soft_target_kl
 from jaxgkd.nn.brain_inputs import BrainInputs, BrainStates
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.training.loop import Problem
 from jaxgkd.training.metrics import cross_entropy, mean_over_traced_columns
 

@@ -1,7 +1,6 @@
 """The students of BLEG by name."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal, get_args
 
 from flax import nnx
@@ -16,7 +15,6 @@ from jaxgkd.nn.brain_transformer import BrainTransformer
 BrainStudent = Literal["gcn", "bnt", "brainnetcnn", "mlp"]
 
 
-@lru_cache(maxsize=16)
 def brain_student_maker(
     kind: BrainStudent,
     n_inputs: int,
@@ -26,7 +24,7 @@ def brain_student_maker(
     d_teacher: int,
     readout: Readout = "mean",
 ) -> Callable[[Array], TaughtBrain]:
-    """A function from a key to a student, the same one for the same arguments.
+    """A function from a key to a student.
 
     Args:
       kind: gcn, bnt (attention), brainnetcnn, or mlp over one vector a subject.

@@ -14,7 +14,7 @@ from jax import Array
 from jaxgkd.graphs import HeteroLayout
 from jaxgkd.nn.hetero import entering
 from jaxgkd.nn.hetero_tasks import HeteroModel, Links, Nodes, Pairs, Task, TaskStates, mean_loss
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.training.stream_loop import StreamProblem
 
 Tree = Any

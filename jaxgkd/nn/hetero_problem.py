@@ -34,7 +34,7 @@ from jaxgkd.nn.hetero_tasks import (
     Task,
     mean_loss,
 )
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.training.loop import Problem
 from jaxgkd.training.metrics import mean_over_traced_columns
 

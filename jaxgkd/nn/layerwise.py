@@ -10,7 +10,6 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -20,8 +19,9 @@ from jaxgkd.graphs.compressed import Neighbours
 from jaxgkd.graphs.input_rows import InputRows
 from jaxgkd.graphs.layout import host_layout
 from jaxgkd.nn.encoders import Student
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of, shapes_of
 from jaxgkd.training.batch_loop import over_runs
+from jaxgkd.training.by_value import jitted
 
 Tree = Any
 
@@ -114,7 +114,7 @@ class LayerwiseStudent:
         self._ranges = node_ranges(neighbours, nodes_at_a_time=nodes_at_a_time, edges_at_a_time=edges_at_a_time)
         self._rows = min(nodes_at_a_time, inputs.shape[0])
         graphdef = graphdef_of(make)
-        student = counted(nnx.eval_shape(lambda: make(jax.random.key(0))))
+        student = counted(nnx.merge(graphdef, *shapes_of(make)))
         self._n_layers, self._width = (
             len(student.convolutions),
             max(student.head.in_features, student.head.out_features),
@@ -132,9 +132,9 @@ class LayerwiseStudent:
         def read(number, params, rest, state):
             return model(params, rest).read(number, state)
 
-        self._embed = jax.jit(lambda params, rest, nodes: over_runs(embed, (params, rest), nodes))
+        self._embed = jitted(lambda params, rest, nodes: over_runs(embed, (params, rest), nodes))
         self._layers = [
-            jax.jit(
+            jitted(
                 lambda params, rest, state, *shared, number=number: over_runs(
                     partial(layer, number), (params, rest, state), *shared
                 )
@@ -142,7 +142,7 @@ class LayerwiseStudent:
             for number in range(len(student.convolutions))
         ]
         self._read = {
-            number: jax.jit(lambda *of_runs, number=number: over_runs(partial(read, number), of_runs))
+            number: jitted(lambda *of_runs, number=number: over_runs(partial(read, number), of_runs))
             for number in student.read_layers
         }
 

@@ -9,7 +9,6 @@ the paper's coordination by size, p = 1 the plain mean, p = 0 the sum.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,6 +20,7 @@ from jax import Array
 from jaxgkd import losses
 from jaxgkd.graphs import Batch, RowBatch
 from jaxgkd.nn.gine import MoleculeStates
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.training.batch_loop import BatchProblem
 
 Distance = Literal["mse", "l1", "cosine"]
@@ -98,11 +98,10 @@ def default_optimizer(settings: dict[str, Array], progress: Array) -> optax.Grad
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=settings["weight_decay"]))
 
 
-@lru_cache(maxsize=16)
 def molecule_problem(
     make: Make, kind: TaskKind, *, distance: Distance | None = None, with_dropout: bool = True
 ) -> BatchProblem:
-    """A `BatchProblem` over batches of molecules; the same object for the same arguments, so that it is compiled once.
+    """A `BatchProblem` over batches of molecules.
 
     Batches hold in their globals ``labels`` [g, t] and ``label_mask`` [g, t]. Every run's settings hold
     ``learning_rate``, ``weight_decay`` and ``dropout``. With a ``distance`` the teacher's states are in the batches, as
@@ -115,7 +114,7 @@ def molecule_problem(
       distance: d, see above; None learns the labels alone.
       with_dropout: False saves the random bits where no run drops anything.
     """
-    graphdef = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))), nnx.Param, ...)[0]
+    graphdef = graphdef_of(make)
 
     def init(key):
         return nnx.split(make(key), nnx.Param, ...)[1:]

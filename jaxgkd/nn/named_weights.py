@@ -7,12 +7,12 @@ student learned beside its teacher, such as maps to the teacher's states, lies o
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 from jax import Array
 
 from jaxgkd.errors import CheckpointError
+from jaxgkd.nn.untrained import shapes_of
 
 _STUDENT = "student."
 
@@ -42,8 +42,7 @@ def states_of(make: Callable[[Array], nnx.Module], weights: Mapping[str, Any]) -
     Raises:
       CheckpointError: a weight is missing, left over, or of another shape.
     """
-    _, *states = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))), nnx.Param, ...)
-    flat = [nnx.to_flat_state(state) for state in states]
+    flat = [nnx.to_flat_state(state) for state in shapes_of(make)]
     wanted = {".".join(map(str, path)): variable for one in flat for path, variable in one}
     mend = "use the version of jaxgkd that trained the student"
     if odd := sorted(wanted.keys() ^ weights.keys()):

@@ -9,6 +9,7 @@ from flax import nnx
 from jax import Array
 
 from jaxgkd.nn.encoders import LayerStates
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.training.loop import Problem
 from jaxgkd.training.metrics import accuracy, cross_entropy
 
@@ -81,8 +82,3 @@ def node_problem(
         }
 
     return Problem(init, loss, evaluate, lambda run: optimizer(run["settings"]))
-
-
-def graphdef_of(make: Callable[[Array], nnx.Module]) -> nnx.GraphDef:
-    """The static part of the model, without computing its weights."""
-    return nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))), nnx.Param, ...)[0]

@@ -20,7 +20,8 @@ from jax import Array
 from jaxgkd import losses
 from jaxgkd.nn.molecule_bags import Summary
 from jaxgkd.nn.molecule_problem import Make, TaskKind
-from jaxgkd.nn.node_problem import default_optimizer, graphdef_of
+from jaxgkd.nn.node_problem import default_optimizer
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.training.loop import Problem
 from jaxgkd.training.metrics import mean_over_traced_columns
 

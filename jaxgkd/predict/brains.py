@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 import scipy.special
 from flax import nnx
@@ -14,11 +13,12 @@ from jaxgkd.data.brains import Brains
 from jaxgkd.errors import DataError
 from jaxgkd.nn.brain_inputs import BrainInputs
 from jaxgkd.nn.named_weights import states_of
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.predict.columns import class_columns
 from jaxgkd.predict.outcome import Outcome
 from jaxgkd.predict.output_file import OutputFile
 from jaxgkd.recipes.kept_brains import brain_maker, inputs_of_member, network_weights
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.student_folder import KeptStudent
 
 # Subjects of a block.
@@ -76,7 +76,7 @@ def _said(kept: KeptStudent, member: int, brains: Brains) -> np.ndarray:
     make = brain_maker(kept)
     weights = {name: leaf[member] for name, leaf in network_weights(kept.weights).items()}
     states, graphdef = states_of(make, weights), graphdef_of(make)
-    ask = jax.jit(lambda states, inputs: nnx.merge(graphdef, *states)(inputs).logits)
+    ask = jitted(lambda states, inputs: nnx.merge(graphdef, *states)(inputs).logits)
     inputs = inputs_of_member(kept, member, brains)
     n = brains.n_subjects
     logits = []

@@ -21,7 +21,7 @@ from jaxgkd.errors import ConfigError, DataError, shown
 from jaxgkd.graphs import build_hetero_layout
 from jaxgkd.nn.hetero import entering
 from jaxgkd.nn.hetero_tasks import Nodes, NodeTask, Pairs
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.predict.columns import class_columns
 from jaxgkd.predict.outcome import Outcome
 from jaxgkd.predict.output_file import OutputFile

@@ -25,13 +25,14 @@ from jaxgkd.graphs.size_classes import similar_budgets
 from jaxgkd.nn.molecule_bags import padded_bags
 from jaxgkd.nn.molecule_relations import bond_counts, bond_kinds
 from jaxgkd.nn.named_weights import states_of
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.predict.outcome import Outcome
 from jaxgkd.predict.output_file import OutputFile
 from jaxgkd.recipes.gallon_bags import bags_for
 from jaxgkd.recipes.kept_molecules import N_HOP, in_unit, molecule_student_maker, network_weights
 from jaxgkd.recipes.molecule_baselines import element_counts
 from jaxgkd.training.batch_loop import over_runs
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.student_folder import KeptStudent
 
 # Molecules of a chunk, and of a batch of graphs in it.
@@ -102,7 +103,7 @@ def _said(kept: KeptStudent, members: Sequence[int], molecules: Molecules) -> np
     weights = kept.of_members(members)
     states = jax.tree.map(jnp.asarray, states_of(make, network_weights(weights)))
     graphdef = graphdef_of(make)
-    forward = jax.jit(
+    forward = jitted(
         lambda states, inputs: over_runs(lambda *one: nnx.merge(graphdef, *one[:2])(one[2]).outputs, states, inputs)
     )
     chunks = {"graphs": _flat, "paths": _in_rows}.get(kept.reads["inputs"], partial(_bags, kept.reads["inputs"]))

@@ -26,13 +26,14 @@ from jaxgkd.graphs.input_rows import SparseInputs
 from jaxgkd.graphs.layout import host_layout
 from jaxgkd.nn.layerwise import LayerwiseStudent
 from jaxgkd.nn.named_weights import states_of
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.predict.columns import class_columns
 from jaxgkd.predict.outcome import Outcome
 from jaxgkd.predict.output_file import OutputFile
 from jaxgkd.recipes.kept_nodes import VOCABULARY, node_student_maker, one_member
 from jaxgkd.recipes.student_inputs import unit_rows
 from jaxgkd.training.batch_loop import over_runs
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.student_folder import KeptStudent
 
 _UNKNOWN = "the text holds no word that the student knows"
@@ -68,7 +69,7 @@ def _alone(
     """Chunks, their problems and probabilities [n, classes], of a student that reads no edges."""
     make = node_student_maker(kept)
     states = jax.tree.map(jnp.asarray, states_of(make, kept.of_members(members)))
-    forward = jax.jit(partial(_forward, graphdef_of(make)))
+    forward = jitted(partial(_forward, graphdef_of(make)))
     size = 0
     for chunk, inputs in _inputs(kept, nodes):
         # All chunks but the last have one size, and so has the program.

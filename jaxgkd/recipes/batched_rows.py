@@ -24,6 +24,7 @@ from jaxgkd.nn.encoders import Student
 from jaxgkd.nn.layerwise import LayerwiseStudent
 from jaxgkd.nn.named_weights import student_weights
 from jaxgkd.nn.node_problem import TotalLoss, default_optimizer, label_loss
+from jaxgkd.nn.untrained import n_weights
 from jaxgkd.recipes.node_batches import NodeBatches, one_for_each
 from jaxgkd.recipes.node_rows import Row
 from jaxgkd.recipes.node_splits import NodeSplits
@@ -117,7 +118,6 @@ def train_batched_row(
         return logits[0], hidden[0]
 
     hidden = predict(0)[1]
-    model = counted(nnx.eval_shape(lambda: make(jax.random.key(0))))
     return Row(
         probabilities=np.stack([scipy.special.softmax(predict(seed)[0], axis=-1) for seed in range(len(seeds))]),
         hidden=hidden,
@@ -126,7 +126,7 @@ def train_batched_row(
         epochs=found.epochs,
         curves=found.curves,
         weights=student_weights(found.params, found.rest),
-        parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        parameters=n_weights(make, counted),
         milliseconds=median_milliseconds(lambda: predict(0), passes=3),
         seconds=found.seconds,
     )

@@ -36,6 +36,7 @@ from jaxgkd.data.splits import few_shot
 from jaxgkd.errors import DataError
 from jaxgkd.nn.brain_inputs import BrainInputs, brain_inputs
 from jaxgkd.nn.brain_students import brain_student_maker
+from jaxgkd.nn.untrained import n_weights
 from jaxgkd.recipes.bleg_config import BLEG, ROWS, check, shrunk, tries_of
 from jaxgkd.recipes.bleg_students import Course, Lesson, inputs_of, student_milliseconds, study
 from jaxgkd.recipes.bleg_summary import Fold, Row, write_bleg_run
@@ -45,7 +46,6 @@ from jaxgkd.recipes.brain_baselines import BASELINE_LABELS, fit_linear
 from jaxgkd.recipes.brain_views import fold_features, same_width, student_vectors, view_of
 from jaxgkd.recipes.gallon_texts import milliseconds_per_prompt
 from jaxgkd.recipes.kept_brains import keep_brain_student
-from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory, check_folder, with_files
@@ -171,7 +171,7 @@ def run(config: BLEG, console: Console) -> Path:
     )
     inputs = _fold_inputs(config, brains, lessons[0]) if by_fold else inputs_of(lessons[0], whole)
     per_item = student_milliseconds(course, inputs)
-    student = {"parameters": n_parameters(make, lambda model: model.student), "ms_per_item": per_item}
+    student = {"parameters": n_weights(make, lambda model: model.student), "ms_per_item": per_item}
     rows, not_run = {}, {}
     if encoder is not None:
         heads = lessons[0].taught.parameters

@@ -6,7 +6,7 @@ for the student alone), the size of the steps. So a whole repeat is one compiled
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +18,9 @@ from jax import Array
 from jaxgkd.data.splits import Split
 from jaxgkd.nn.brain_inputs import BrainInputs
 from jaxgkd.nn.brain_problem import Said, TaughtBrain, contrast_problem, make_batches, say, taught_brain_problem
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes.bleg_teacher import Taught
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.checkpoint import leaves_by_name
 from jaxgkd.training.loop import Fit, Problem, fit
 from jaxgkd.training.parts import MOST_TOGETHER
@@ -111,7 +112,7 @@ def study(
         # Whoever has no teacher has read no text either: the rows after the first start from what that left.
         index = np.where(np.arange(len(which)) < n_try * f, which, which + f)
         of_runs["start"] = jax.tree.map(lambda leaf: leaf[index], starts)
-    problem = _taught_problem(course.make, batches.shape[1])
+    problem = taught_brain_problem(course.make, batches.shape[1])
     report = None if on_progress is None else lambda step, score: on_progress(step // steps, score)
     found = _fitted(problem, keys[which], of_runs, shared, steps, report)
     params, rest, curves, best = found.params, found.rest, found.curves, found.best_epoch
@@ -160,14 +161,8 @@ def student_milliseconds(course: Course, inputs: BrainInputs) -> float:
     return median_milliseconds(lambda: forward(params, rest, inputs)) / len(inputs.rows)
 
 
-# The same functions for every repeat, so that none is compiled twice.
-_taught_problem = lru_cache(maxsize=4)(taught_brain_problem)
-_contrast_problem = lru_cache(maxsize=4)(contrast_problem)
-
-
-@lru_cache(maxsize=4)
 def _forward(make: Callable[[Array], TaughtBrain]) -> Callable[..., Said]:
-    return jax.jit(partial(say, graphdef_of(make)))
+    return jitted(partial(say, graphdef_of(make)))
 
 
 def _lesson_data(lessons: Sequence[Lesson], n: int) -> tuple[dict[str, Any], Array]:
@@ -197,7 +192,7 @@ def _read_texts(course, lessons, run_data, keys, shared, settings):
     data = run_data | {"settings": {name: jnp.full(f, value, jnp.float32) for name, value in settings.items()}}
     data["batches"] = jnp.asarray(batches)
     data["start"] = jax.vmap(lambda key: nnx.split(course.make(key), nnx.Param, ...)[1:])(keys)
-    problem = _contrast_problem(course.make, batches.shape[1])
+    problem = contrast_problem(course.make, batches.shape[1])
     keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
     read = _fitted(problem, keys, data, shared, batches.shape[1] // passes, None)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), data["start"], (read.params, read.rest))

@@ -28,6 +28,7 @@ from jaxgkd.data.molecules import Molecules
 from jaxgkd.graphs import shortest_paths
 from jaxgkd.graphs.size_classes import similar_budgets
 from jaxgkd.nn.molecule_relations import bond_counts, bond_kinds
+from jaxgkd.nn.untrained import n_weights
 from jaxgkd.recipes.ccmd_config import ABLATION, CCMD, SPACE, check, shrunk, tries_of
 from jaxgkd.recipes.ccmd_summary import metric_lines, summary_rows
 from jaxgkd.recipes.kept_molecules import keep_ccmd_student
@@ -38,7 +39,6 @@ from jaxgkd.recipes.molecule_networks import (
     Sizes,
     make_student,
     make_teacher,
-    n_parameters,
     weights_of_run,
 )
 from jaxgkd.recipes.molecule_rows import (
@@ -115,9 +115,9 @@ def run(config: CCMD, console: Console) -> Path:
         keep_ccmd_student(data, students, splits, kind=config.student, sizes=sizes, ensemble=config.ensemble),
     )
     cost: dict[str, float | None] = {
-        "teacher_parameters": n_parameters(teacher.make),
+        "teacher_parameters": n_weights(teacher.make),
         "teacher_ms_per_item": milliseconds_per_molecule(data, teacher, one_run(teachers[0].params, 0), three_d=True),
-        "student_parameters": n_parameters(student.make, lambda model: model.student),
+        "student_parameters": n_weights(student.make, lambda model: model.student),
         "student_ms_per_item": milliseconds_per_molecule(data, student, one_run(students[0].params, 0), three_d=False),
         "extract_seconds": None,
         "train_seconds": sum(one.seconds for one in (*teachers, *students)),

@@ -6,7 +6,7 @@ Every row and every setting that is tried for it trains side by side; see `Stude
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,15 +19,15 @@ from scipy.special import expit
 from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.splits import Split
 from jaxgkd.nn.molecule_bags import AtomMLP, Bags, FingerprintMLP, Summary
-from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, taught_problem
+from jaxgkd.nn.untrained import graphdef_of, n_weights, shapes_of
 from jaxgkd.recipes.gallon_bags import OF_FRAGMENTS, Kind, atom_sizes, bags_for
 from jaxgkd.recipes.gallon_heads import principal_components
 from jaxgkd.recipes.gallon_students import COMPONENTS, Graduates, Studied, of_chosen
 from jaxgkd.recipes.gallon_teachers import Said
 from jaxgkd.recipes.molecule_baselines import BITS
-from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.recipes.molecule_targets import Targets
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.loop import fit
 from jaxgkd.training.scaling import Scale
@@ -89,19 +89,19 @@ class BagClass:
         )
 
     def make(self, n_components: tuple[int, ...]) -> Callable[[Array], TaughtStudent]:
-        """A function from a key to a student, with maps to states of teachers; the same one for the same arguments."""
+        """A function from a key to a student, with maps to states of teachers."""
         return _maker(self.kind, self.width, self.layers, self.targets.labels.shape[1], n_components)
 
     def maker_of(self, params: Mapping[str, np.ndarray]) -> tuple[Callable[[Array], TaughtStudent], Any]:
         """`make` for weights of several students by name, and the shapes of one student's weights and other state."""
         widths = tuple(leaf.shape[-1] for name, leaf in params.items() if "maps" in name and "kernel" in name)
         make = self.make(widths)
-        return make, jax.eval_shape(lambda key: nnx.split(make(key), nnx.Param, ...)[1:], jax.random.key(0))
+        return make, shapes_of(make)
 
     @property
     def n_parameters(self) -> int:
         """Weights of a student."""
-        return n_parameters(self.make(()), lambda model: model.student)
+        return n_weights(self.make(()), lambda model: model.student)
 
     def inputs(self, molecules: Molecules) -> Bags:
         """See `Students`."""
@@ -116,7 +116,8 @@ class BagClass:
         """See `Students`: all molecules at once."""
         make, _ = self.maker_of(graduates.params)
         first = jax.tree.map(jnp.asarray, self.states(graduates, 0))
-        program = jax.jit(lambda weights, bags: nnx.merge(graphdef_of(make), *weights)(bags).outputs)
+        graphdef = graphdef_of(make)
+        program = jitted(lambda weights, bags: nnx.merge(graphdef, *weights)(bags).outputs)
         return median_milliseconds(lambda: program(first, self.bags)) / len(self.molecules)
 
     def teach(
@@ -153,7 +154,7 @@ class BagClass:
             name: jnp.asarray(np.stack([each[name] for each in everything]), jnp.float32) for name in everything[0]
         }
         fitted = fit(
-            _problem(make, targets.kind, targets.metric, self.epochs),
+            taught_problem(make, targets.kind, targets.metric, self.epochs),
             jnp.stack([jax.random.key(seed)] * len(everything)),
             {"settings": settings},
             shared,
@@ -182,7 +183,6 @@ class BagClass:
         return Graduates(predictions=predictions, state=np.asarray(found.state), params=params, **rest)
 
 
-@lru_cache(maxsize=8)
 def _maker(
     kind: Kind, width: int, layers: int, n_task: int, n_components: tuple[int, ...]
 ) -> Callable[[Array], TaughtStudent]:
@@ -196,9 +196,6 @@ def _maker(
         return TaughtStudent(student(rngs), width, n_components, rngs=rngs)
 
     return make
-
-
-_problem = lru_cache(maxsize=8)(taught_problem)
 
 
 @partial(jax.jit, static_argnames="make")

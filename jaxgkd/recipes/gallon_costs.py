@@ -13,10 +13,11 @@ import numpy as np
 from jaxgkd.data.molecules import Molecules, load_molecules
 from jaxgkd.graphs import Batches
 from jaxgkd.nn.molecule_problem import Make, molecule_problem
+from jaxgkd.nn.untrained import n_weights
 from jaxgkd.recipes.gallon_teachers import DRAWING_SIZE, Lesson, drawing_maker, drawing_problem
 from jaxgkd.recipes.gallon_texts import Prompts, milliseconds_per_prompt
-from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.teachers.hops import TextEncoder
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.timing import median_milliseconds
 
 _TIMED = 128
@@ -68,11 +69,11 @@ def teacher_costs(
             assert make_gnn is not None
             problem = molecule_problem(make_gnn, kind)
             batch: Any = Batches(lesson.molecules.graphs(), len(rows), rows=rows, shuffle=False).batch(0, 0)
-            parameters = n_parameters(make_gnn)
+            parameters = n_weights(make_gnn)
         elif name == "drawing":
             problem, _ = drawing_problem(DRAWING_SIZE, n_task, kind)
             batch = {"drawings": np.zeros((len(rows), DRAWING_SIZE, DRAWING_SIZE), np.uint8)}
-            parameters = n_parameters(drawing_maker(DRAWING_SIZE, n_task))
+            parameters = n_weights(drawing_maker(DRAWING_SIZE, n_task))
         else:
             assert encoder is not None
             parameters = encoder.model.n_parameters + (encoder.model.width + 1) * n_task + n_head
@@ -80,7 +81,7 @@ def teacher_costs(
             milliseconds = milliseconds_per_prompt(encoder, read, max_tokens)
             costs[name] = {"parameters": lesson.folds * parameters, "ms_per_item": lesson.folds * milliseconds}
             continue
-        params, forward = problem.init(jax.random.key(0)), jax.jit(problem.outputs)
+        params, forward = problem.init(jax.random.key(0)), jitted(problem.outputs)
         milliseconds = median_milliseconds(lambda: forward(params, batch)) / len(rows)  # noqa: B023
         costs[name] = {"parameters": lesson.folds * parameters, "ms_per_item": lesson.folds * milliseconds}
     return costs

@@ -7,7 +7,6 @@ more and can take more of what a language model knows.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -22,14 +21,15 @@ from jaxgkd.data.splits import Split
 from jaxgkd.graphs import Batch, Batches, ManyGraphs
 from jaxgkd.nn.molecule_bags import Summary
 from jaxgkd.nn.molecule_problem import TaskKind, default_optimizer
-from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.nn.taught_molecules import TaughtStudent, label_loss, state_loss, task_loss
+from jaxgkd.nn.untrained import graphdef_of, n_weights, shapes_of
 from jaxgkd.recipes.gallon_heads import principal_components
 from jaxgkd.recipes.gallon_students import COMPONENTS, Graduates, Studied, of_chosen
 from jaxgkd.recipes.gallon_teachers import Said
-from jaxgkd.recipes.molecule_networks import make_graph_teacher, n_parameters
+from jaxgkd.recipes.molecule_networks import make_graph_teacher
 from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batches
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.scaling import Scale
 from jaxgkd.training.timing import median_milliseconds
@@ -62,7 +62,7 @@ class GraphClass:
     epochs: int
 
     def make(self, n_components: tuple[int, ...]) -> Callable[[Array], TaughtStudent]:
-        """A function from a key to a student, with maps to states of teachers; the same one for the same arguments."""
+        """A function from a key to a student, with maps to states of teachers."""
         return _maker(self.width, self.layers, self.targets.labels.shape[1], n_components)
 
     def problem(self, n_components: tuple[int, ...]) -> BatchProblem:
@@ -72,13 +72,13 @@ class GraphClass:
     @property
     def n_parameters(self) -> int:
         """Weights of a student."""
-        return n_parameters(self.make(()), lambda model: model.student)
+        return n_weights(self.make(()), lambda model: model.student)
 
     def maker_of(self, params: Mapping[str, np.ndarray]) -> tuple[Callable[[Array], TaughtStudent], Any]:
         """`make` for weights of several students by name, and the shapes of one student's weights and other state."""
         widths = tuple(leaf.shape[-1] for name, leaf in params.items() if "maps" in name and "kernel" in name)
         make = self.make(widths)
-        return make, jax.eval_shape(lambda key: nnx.split(make(key), nnx.Param, ...)[1:], jax.random.key(0))
+        return make, shapes_of(make)
 
     def inputs(self, molecules: Molecules) -> list[Batch]:
         """See `Students`."""
@@ -95,7 +95,7 @@ class GraphClass:
         rows = np.arange(min(_TIMED, len(self.molecules)))
         batch = Batches(self.molecules.graphs(), len(rows), rows=rows, shuffle=False).batch(0, 0)
         problem = self.problem(())
-        params, forward = problem.init(jax.random.key(0)), jax.jit(problem.outputs)
+        params, forward = problem.init(jax.random.key(0)), jitted(problem.outputs)
         return median_milliseconds(lambda: forward(params, batch)) / len(rows)
 
     def teach(
@@ -173,12 +173,12 @@ class GraphClass:
         weights = jax.tree.map(jnp.asarray, from_leaves(params, several))
         graphdef = graphdef_of(make)
 
-        @jax.jit
         def summary(weights: Any, batch: Batch) -> Summary:
             return jax.lax.map(lambda one: nnx.merge(graphdef, *one)(batch), weights)
 
+        program = jitted(summary)
         found = [
-            jax.tree.map(lambda leaf, b=batch: np.asarray(leaf)[:, np.asarray(b.index) >= 0], summary(weights, batch))
+            jax.tree.map(lambda leaf, b=batch: np.asarray(leaf)[:, np.asarray(b.index) >= 0], program(weights, batch))
             for batch in _in_order(self.molecules.graphs(), np.arange(len(self.molecules)))
         ]
         state, outputs = (np.concatenate(leaves, axis=1) for leaves in zip(*found, strict=True))
@@ -191,7 +191,6 @@ def _in_order(graphs: ManyGraphs, rows: np.ndarray) -> Iterator[Batch]:
     return (batches.batch(0, number) for number in range(batches.n_batch()))
 
 
-@lru_cache(maxsize=8)
 def _maker(width: int, layers: int, n_task: int, n_components: tuple[int, ...]) -> Callable[[Array], TaughtStudent]:
     def make(key: Array) -> TaughtStudent:
         student = GraphSummary(width, layers, n_task, key)
@@ -200,7 +199,6 @@ def _maker(width: int, layers: int, n_task: int, n_components: tuple[int, ...]) 
     return make
 
 
-@lru_cache(maxsize=8)
 def _problem(make: Callable[[Array], TaughtStudent], kind: TaskKind) -> BatchProblem:
     """The loss of `taught_molecules`, over batches whose globals hold what is taught of their molecules."""
     graphdef = graphdef_of(make)

@@ -7,7 +7,7 @@ penalty, two initial weights. Nothing is chosen among them, they speak with one 
 
 import itertools
 import time
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,13 +17,13 @@ from flax import nnx
 from jax import Array
 
 from jaxgkd.nn.molecule_bags import ReadAtoms
-from jaxgkd.nn.node_problem import graphdef_of
 from jaxgkd.nn.taught_molecules import Taught, TaughtStudent, taught_problem
+from jaxgkd.nn.untrained import graphdef_of, n_weights
 from jaxgkd.recipes.gallon_bags import atom_sizes, bags_for
 from jaxgkd.recipes.gallon_teachers import Lesson, Said
-from jaxgkd.recipes.molecule_networks import n_parameters
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.tune import described
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.loop import fit
 
 #: Principal components of a language model's states that are read, and the width of a head.
@@ -75,19 +75,18 @@ def read_beside_atoms(lesson: Lesson, said: Said) -> Said:
     }
     key = jax.random.key(lesson.seed)
     keys = jnp.stack([jax.random.fold_in(key, k * _WEIGHTS + start) for k, _, _, start in members])
-    problem = _problem(make, targets.kind, targets.metric)
+    problem = taught_problem(make, targets.kind, targets.metric)
     options: dict[str, Any] = {"epochs": _EPOCHS, "evaluate_every": _EVALUATE_EVERY}
     fitted = fit(problem, keys, run_data, shared, **options)
-    forward = jax.jit(jax.vmap(partial(_outputs, graphdef_of(make)), in_axes=(0, 0, None)))
+    forward = jitted(jax.vmap(partial(_outputs, graphdef_of(make)), in_axes=(0, 0, None)))
     outputs = np.asarray(forward(fitted.params, fitted.rest, shared["molecules"]))
     of_folds = outputs.reshape(FOLDS, MEMBERS, *outputs.shape[1:]).mean(axis=1)
     seconds = said.seconds + time.perf_counter() - begun
     return said._replace(outputs=described(of_folds, fold), seconds=seconds)
 
 
-@lru_cache(maxsize=4)
 def head_maker(d_text: int, n_task: int):
-    """A function from a key to a head, the same one for the same arguments."""
+    """A function from a key to a head."""
 
     def make(key: Array) -> TaughtStudent:
         rngs = nnx.Rngs(params=key)
@@ -100,10 +99,7 @@ def head_maker(d_text: int, n_task: int):
 def heads_parameters(encoder: TextEncoder, n_task: int) -> int:
     """Weights of all heads that speak for a language model in one split."""
     make = head_maker(min(COMPONENTS, encoder.model.width), n_task)
-    return FOLDS * MEMBERS * n_parameters(make, lambda model: model.student)
-
-
-_problem = lru_cache(maxsize=4)(taught_problem)
+    return FOLDS * MEMBERS * n_weights(make, lambda model: model.student)
 
 
 def _outputs(graphdef: nnx.GraphDef, params, rest, molecules) -> Array:

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from jaxgkd.data.splits import Split
 from jaxgkd.graphs import Batch, Batches
 from jaxgkd.nn.drawing_network import DrawingNetwork
 from jaxgkd.nn.molecule_problem import Make, default_optimizer, molecule_problem, task_loss
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.teachers.hops import TextEncoder
 from jaxgkd.teachers.text_tasks import fit_tasks
@@ -32,6 +32,7 @@ from jaxgkd.teachers.text_tuning import TuneSettings, untouched_features
 from jaxgkd.teachers.token_states import TokenStates, token_states, upper_part
 from jaxgkd.teachers.tune import described
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batches
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.compilation import cache_folder
 from jaxgkd.training.scaling import Scale
 from jaxgkd.training.stage import once
@@ -187,10 +188,9 @@ def learn_from_graphs(
     return _learn(lesson, problem, _graph_states(make), settings, epochs, on_progress, feed, index, train)
 
 
-@lru_cache(maxsize=4)
 def _graph_states(make: Make) -> Callable[[Tree, Batch], Array]:
-    graphdef = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))), nnx.Param, ...)[0]
-    return jax.jit(lambda params, batch: nnx.merge(graphdef, *params)(batch).molecules[-1])
+    graphdef = graphdef_of(make)
+    return jitted(lambda params, batch: nnx.merge(graphdef, *params)(batch).molecules[-1])
 
 
 def learn_from_drawings(
@@ -230,11 +230,10 @@ def drawing_maker(size: int, n_task: int) -> Make:
     return lambda key: DrawingNetwork(size, DRAWING_WIDTH, n_task, rngs=nnx.Rngs(params=key))
 
 
-@lru_cache(maxsize=4)
 def drawing_problem(size: int, n_task: int, kind: TaskKind) -> tuple[BatchProblem, Callable[[Tree, Any], Array]]:
     """A problem over batches of drawings, and the function from weights and a batch to states [b, d]."""
     make = drawing_maker(size, n_task)
-    graphdef = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))), nnx.Param, ...)[0]
+    graphdef = graphdef_of(make)
 
     def loss(params, key, settings, batch, shared):
         del shared
@@ -247,7 +246,7 @@ def drawing_problem(size: int, n_task: int, kind: TaskKind) -> tuple[BatchProble
         return found if kind == "regression" else jax.nn.sigmoid(found)
 
     problem = BatchProblem(lambda key: nnx.split(make(key), nnx.Param, ...)[1:], loss, outputs, default_optimizer)
-    return problem, jax.jit(lambda params, batch: nnx.merge(graphdef, *params)(batch["drawings"])[0])
+    return problem, jitted(lambda params, batch: nnx.merge(graphdef, *params)(batch["drawings"])[0])
 
 
 def _learn(

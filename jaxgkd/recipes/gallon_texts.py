@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -17,6 +16,7 @@ from jaxgkd.data.molecule_descriptions import Missing, read_descriptions
 from jaxgkd.data.molecule_texts import all_templates, structure_sentences
 from jaxgkd.data.molecules import Molecules
 from jaxgkd.teachers.hops import TextEncoder
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.timing import median_milliseconds
 
 Part = Literal["smiles", "description", "structure"]
@@ -101,7 +101,7 @@ def milliseconds_per_prompt(encoder: TextEncoder, texts: Sequence[str], max_toke
     """
     graphdef, state = nnx.split(encoder.model)
     options = {"layers": (encoder.model.n_layers,), "pooling": encoder.pooling}
-    pooled = jax.jit(lambda state, *batch: nnx.merge(graphdef, state).pooled_states(*batch, **options))
+    pooled = jitted(lambda state, *batch: nnx.merge(graphdef, state).pooled_states(*batch, **options))
     rows: list[int] = np.unique(np.linspace(0, len(texts) - 1, _TIMED).astype(int)).tolist()
     batch = encoder.tokenizer.batch([texts[i] for i in rows], max_tokens=max_tokens)
     inputs = jnp.asarray(batch.input_ids), jnp.asarray(batch.attention_mask)

@@ -20,7 +20,7 @@ from jaxgkd.errors import CheckpointError
 from jaxgkd.nn.brain_inputs import BrainInputs, brain_inputs
 from jaxgkd.nn.brain_students import brain_student_maker
 from jaxgkd.nn.named_weights import states_of, student_weights
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of, shapes_of
 from jaxgkd.recipes.bleg_config import BLEG
 from jaxgkd.recipes.bleg_students import Lesson
 from jaxgkd.recipes.brain_baselines import map_to_coordinates
@@ -52,8 +52,7 @@ def keep_brain_student(
     """
     named = [one["weights"][row] for one in studied]
     leaves = {name: np.concatenate([one[name] for one in named]) for name in named[0]}
-    one = jax.eval_shape(lambda key: nnx.split(make(key), nnx.Param, ...)[1:], jax.random.key(0))
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(lessons), *leaf.shape), leaf.dtype), one)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(lessons), *leaf.shape), leaf.dtype), shapes_of(make))
     weights = student_weights(*from_leaves(leaves, like))
     place = min(list(studied[0]["weights"]).index(row), len(studied[0]["valid"]) - 1)
     valid = np.concatenate([one["valid"][place].max(axis=-1) for one in studied])

@@ -11,7 +11,9 @@
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from jaxgkd.graphs import from_edges
 from jaxgkd.language import TuningSettings
 from jaxgkd.nn.alignment import Alignment
 from jaxgkd.nn.distilled import TERMS, DistilledStudent, Objective, distillation_loss, part_means
-from jaxgkd.nn.encoders import make_student
+from jaxgkd.nn.encoders import Student, make_student
 from jaxgkd.recipes.batched_rows import batched, train_batched_row, without_parts
 from jaxgkd.recipes.kept_nodes import keep_node_student
 from jaxgkd.recipes.lingugkd_config import SETTINGS, SPACE, TEACHER_SPACE, LinguGKD, check, shrunk
@@ -147,18 +149,12 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
     objective = Objective(config.terms, config.layer_weighting, config.term_weighting, config.aligned_nodes)
     classes = len(graph.class_names)
 
-    def student(key: Array, width: int = inputs.shape[1]):
-        return make_student(
-            config.student, width, config.width, config.hops, classes, key, norm=config.norm, readout=config.readout
-        )
+    def student(d_in: int) -> Callable[[Array], Student]:
+        sizes = (config.student, d_in, config.width, config.hops, classes)
+        return partial(make_student, *sizes, norm=config.norm, readout=config.readout)
 
-    def distilled(key: Array) -> DistilledStudent:
-        student_key, alignment_key = jax.random.split(key)
-        d_teacher = features.states.shape[2]
-        alignment = Alignment(
-            d_teacher, config.width, config.hops + 1, len(config.terms) + 1, rngs=nnx.Rngs(params=alignment_key)
-        )
-        return DistilledStudent(student(student_key), alignment)
+    alone = student(inputs.shape[1])
+    sizes = (features.states.shape[2], config.width, config.hops + 1, len(config.terms) + 1)
 
     def row(name: str, make: Any, space: dict[str, Choice], default: dict[str, float], **changed: Any) -> Row:
         arguments = {"run_data": run_data, "shared": shared, "budget": budget, "run_dir": run_dir, "console": console}
@@ -167,10 +163,10 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
         return train(name, make, seeds=splits.seeds, default=default, space=space, **(arguments | changed))
 
     rows = {
-        "student_alone": row("student_alone", student, SPACE, common),
+        "student_alone": row("student_alone", alone, SPACE, common),
         "student_distilled": row(
             "student_distilled",
-            distilled,
+            partial(_distilled, alone, sizes),
             SPACE | teacher_space,
             common | strengths,
             total_loss=distillation_loss(objective),
@@ -181,7 +177,7 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
         dense = jnp.asarray(splits.pad(features.states[:, 0]))
         rows["student_on_embeddings"] = row(
             "student_on_embeddings",
-            lambda key: student(key, dense.shape[1]),
+            student(dense.shape[1]),
             SPACE,
             common,
             shared=shared | {"graph": student_graph._replace(nodes=dense)},
@@ -232,6 +228,12 @@ def run(config: LinguGKD, console: Console, optimizer=None) -> Path:
         notes=_notes(config, graph, features, time.perf_counter() - started),
     )
     return out
+
+
+def _distilled(student: Callable[[Array], Student], sizes: tuple[int, int, int, int], key: Array) -> DistilledStudent:
+    """A student beside its alignment of the given `Alignment` sizes."""
+    student_key, alignment_key = jax.random.split(key)
+    return DistilledStudent(student(student_key), Alignment(*sizes, rngs=nnx.Rngs(params=alignment_key)))
 
 
 def _labels(config: LinguGKD, teacher: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ from jaxgkd.nn.hetero import entering
 from jaxgkd.nn.hetero_block_problem import AskedBlock, block_states
 from jaxgkd.nn.hetero_problem import Drawing, asked_for, score
 from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, NodeTask, Task, mean_loss
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes.lmgnn_batches import TaskBlocks
 from jaxgkd.recipes.lmgnn_texts import GraphTexts, embedding, embedding_again
 from jaxgkd.training.execution import execution
@@ -131,9 +131,7 @@ def cotrain(
     """
     begun = time.perf_counter()
     graphdef = graphdef_of(make)
-    _, params, rest = nnx.split(make(jax.random.key(seed)), nnx.Param, ...)
-    if start is not None:
-        params, rest = start
+    params, rest = start or nnx.split(make(jax.random.key(seed)), nnx.Param, ...)[1:]
     base = jax.tree.map(jnp.asarray, texts.weights if lm is None else lm)
     lora = LoraConfig(settings.lora_rank) if settings.lora_rank else None
     learning: Tree = base

@@ -20,6 +20,7 @@ from jaxgkd.recipes.lmgnn_config import LMGNN, SPACE
 from jaxgkd.recipes.lmgnn_networks import Make, Workplace
 from jaxgkd.recipes.node_batches import one_for_each
 from jaxgkd.recipes.searched_fit import Budget, SearchedFit, searched_fit
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.loop import Fit, Problem
 from jaxgkd.training.run_dir import RunDirectory
 from jaxgkd.training.stream_loop import StreamProblem, fit_stream
@@ -47,8 +48,8 @@ class Fits:
     console: Console
 
     def make(self, layers: int) -> Make:
-        """Makes a model of so many convolutions; one object for each depth, by which compiled programs are found."""
-        return self._once(("make", layers), lambda: self.place.maker(layers))
+        """Makes a model of so many convolutions."""
+        return self.place.maker(layers)
 
     def fit(
         self,
@@ -107,31 +108,22 @@ class Fits:
             # The edges a step asks about pass no messages in it: were it all, the relation would never be trained.
             batch_size = min(batch_size, max(1, len(train.weights) // 2))
         data, sizes = self.place.data, {"batch_size": batch_size, "fan_outs": fan_outs}
-        graph = self._once(("compressed", 0), lambda: compressed(data))
-        return TaskBlocks(data, graph, task, train, drawing, **sizes, seed=seed)
+        return TaskBlocks(data, self._compressed, task, train, drawing, **sizes, seed=seed)
 
     def evaluation(self, layers: int) -> Callable[..., dict[str, Array]]:
         """Compiled: parameters, other state, a run's data and what all share to the validation score."""
-        return self._once(("evaluation", layers), lambda: jax.jit(self._over_the_graph(layers).evaluate))
+        return jitted(self._over_the_graph(layers).evaluate)
 
     def _over_the_graph(self, layers: int) -> Problem:
         task, drawing = self.place.data.task, self.place.drawing
-        return self._once(
-            ("graph", layers), lambda: hetero_problem(self.make(layers), task, drawing, default_optimizer)
-        )
+        return hetero_problem(self.make(layers), task, drawing, default_optimizer)
 
     def _over_blocks(self, layers: int) -> StreamProblem:
-        task = self.place.data.task
-        return self._once(("blocks", layers), lambda: hetero_block_problem(self.make(layers), task, default_optimizer))
-
-    def _once(self, key: tuple[str, int], build: Callable[[], Any]) -> Any:
-        if key not in self._built:
-            self._built[key] = build()
-        return self._built[key]
+        return hetero_block_problem(self.make(layers), self.place.data.task, default_optimizer)
 
     @cached_property
-    def _built(self) -> dict[tuple[str, int], Any]:
-        return {}
+    def _compressed(self) -> Any:
+        return compressed(self.place.data)
 
 
 @dataclass(frozen=True, eq=False)

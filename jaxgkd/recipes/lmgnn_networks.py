@@ -17,7 +17,7 @@ from jaxgkd.nn.hetero import HeteroEncoder, entering
 from jaxgkd.nn.hetero_convolutions import EdgeType
 from jaxgkd.nn.hetero_problem import Drawing, pair_outputs
 from jaxgkd.nn.hetero_tasks import EdgeTask, HeteroModel, LinkTask, Task
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes.lmgnn_data import PARTS, TaskData
 from jaxgkd.recipes.lmgnn_texts import GraphTexts
 from jaxgkd.training.timing import median_milliseconds

@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 
 from jaxgkd.nn.hetero_tasks import ImitationTask, Nodes, NodeTask, Task
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of, n_weights, shapes_of
 from jaxgkd.recipes.lmgnn_config import LMGNN
 from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
 from jaxgkd.recipes.lmgnn_data import labelled_by
@@ -102,7 +101,7 @@ class Stages(Fits):
                     )
                 )
 
-        like = jax.eval_shape(lambda: nnx.split(make(jax.random.key(0)), nnx.Param, ...)[1:])
+        like = shapes_of(make)
         return pair_from_tree(self.run_dir.stage(name, compute), self.place.texts.weights, like)
 
     def _stage_one(self, seeds: list[int], texts_alone: SearchedFit) -> list[Pair]:
@@ -140,7 +139,7 @@ class Stages(Fits):
                 return pair_tree(tune_on_links(links, texts, self.table, settings, seed=seed, on_progress=tick))
 
         make = make_likeness(texts.states.width, texts.n_texts)
-        like = jax.eval_shape(lambda: nnx.split(make(jax.random.key(0)), nnx.Param, ...)[1:])
+        like = shapes_of(make)
         return pair_from_tree(self.run_dir.stage(name, compute), texts.weights, like)
 
     def _fine_tuned(
@@ -305,7 +304,7 @@ class Stages(Fits):
         *,
         milliseconds: float | None = None,
     ) -> None:
-        network = _size(jax.eval_shape(lambda: nnx.split(self.make(layers)(jax.random.key(0)), nnx.Param, ...)[1]))
+        network = n_weights(self.make(layers))
         missing: list[Outputs | None] = [None] * (self.config.seeds - len(outputs))
         self.rows[name] = HeteroRow(
             label=LABELS[name],

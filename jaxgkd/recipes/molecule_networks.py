@@ -1,7 +1,5 @@
 """The networks of a recipe over molecules: teachers that see coordinates, students that see bonds."""
 
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -108,9 +106,8 @@ def make_student(kind: StudentKind, sizes: Sizes, paths: Paths | None, *, mapped
     return make
 
 
-@lru_cache(maxsize=8)
 def make_graph_teacher(kind: GraphTeacher, width: int, layers: int, tasks: int) -> Make:
-    """A function from a key to a network over flat batches; the same one for the same arguments."""
+    """A function from a key to a network over flat batches."""
 
     def make(key: Array) -> nnx.Module:
         rngs = nnx.Rngs(params=key)
@@ -139,9 +136,3 @@ def weights_of_run(folder: Path, make: Make) -> Any:
     old = {name: leaf[members] for name, leaf in kept["params"].items()}
     outputs = {name: leaf for name, leaf in new.items() if "head" in name}
     return from_leaves({**{name: old[name] for name in old if name in new}, **outputs}, fresh)
-
-
-def n_parameters(make: Make, part: Callable[[Any], nnx.Module] = lambda model: model) -> int:
-    """Weights of a network, or of a part of it, without computing them."""
-    model = part(nnx.eval_shape(lambda: make(jax.random.key(0))))
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

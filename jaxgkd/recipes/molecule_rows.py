@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,10 +17,12 @@ from jaxgkd.data.molecules import Molecules
 from jaxgkd.data.splits import Split
 from jaxgkd.graphs import Batch, Batches, Budget, ManyGraphs, RowBatch, row_batches
 from jaxgkd.nn.molecule_problem import Distance, Make, molecule_problem
+from jaxgkd.nn.untrained import graphdef_of, shapes_of
 from jaxgkd.recipes.molecule_baselines import composition
 from jaxgkd.recipes.molecule_geometry import Geometry, choose
 from jaxgkd.recipes.molecule_targets import Targets
 from jaxgkd.training.batch_loop import BatchProblem, fit_batches, predict_batches
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.progress import progress_bar
 from jaxgkd.training.run_dir import RunDirectory
@@ -228,8 +230,7 @@ def saved(run_dir: RunDirectory, name: str, network: Network, compute: Callable[
 
     kept = run_dir.stage(name, stage)
     n_run = len(kept["best_epoch"])
-    one = jax.eval_shape(lambda key: nnx.split(network.make(key), nnx.Param, ...)[1:], jax.random.key(0))
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((n_run, *leaf.shape), leaf.dtype), one)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((n_run, *leaf.shape), leaf.dtype), shapes_of(network.make))
     return Trained(
         params=from_leaves(kept["params"], shapes),
         curves={key.replace(".", "/"): value for key, value in kept["curves"].items()},
@@ -273,7 +274,7 @@ def milliseconds_per_molecule(data: MoleculeData, network: Network, params: Tree
     graphs = _graphs(data, None, three_d=three_d)
     feed = _in_space if three_d else _in_the_plane
     batches = list(feed(data, graphs, 0, rows, False)(0))
-    forward = jax.jit(network.problem(data.targets).outputs)
+    forward = jitted(network.problem(data.targets).outputs)
     return median_milliseconds(lambda: [forward(params, batch) for batch in batches]) / len(rows)
 
 
@@ -370,22 +371,19 @@ def _in_the_plane(
     return lambda epoch: (flat.batch(epoch, number) for number in range(flat.n_batch(epoch)))
 
 
-@lru_cache(maxsize=4)
 def _states_of(network: Network) -> Callable[[Tree, RowBatch], tuple[Array, Array]]:
-    graphdef = nnx.split(nnx.eval_shape(lambda: network.make(jax.random.key(0))), nnx.Param, ...)[0]
+    graphdef = graphdef_of(network.make)
 
-    @jax.jit
     def states_of(params: Tree, batch: RowBatch) -> tuple[Array, Array]:
         states = nnx.merge(graphdef, *params)(batch)
         return jnp.stack(states.atoms[1:], axis=2), jnp.stack(states.molecules[1:], axis=1)
 
-    return states_of
+    return jitted(states_of)
 
 
-@lru_cache(maxsize=4)
 def _last_state_of(network: Network) -> Callable[[Tree, Any], Array]:
-    graphdef = nnx.split(nnx.eval_shape(lambda: network.make(jax.random.key(0))), nnx.Param, ...)[0]
-    return jax.jit(lambda params, batch: nnx.merge(graphdef, *params)(batch).molecules[-1])
+    graphdef = graphdef_of(network.make)
+    return jitted(lambda params, batch: nnx.merge(graphdef, *params)(batch).molecules[-1])
 
 
 def stacked_settings(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

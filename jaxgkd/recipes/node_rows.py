@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,8 @@ from jax import Array
 from rich.console import Console
 
 from jaxgkd.nn.named_weights import student_weights
-from jaxgkd.nn.node_problem import TotalLoss, default_optimizer, graphdef_of, label_loss, node_problem
+from jaxgkd.nn.node_problem import TotalLoss, default_optimizer, label_loss, node_problem
+from jaxgkd.nn.untrained import graphdef_of, n_weights
 from jaxgkd.recipes.searched_fit import Budget, searched_fit
 from jaxgkd.training.run_dir import RunDirectory
 from jaxgkd.training.search import Choice
@@ -92,17 +94,11 @@ def train_row(
     )
     graphdef = graphdef_of(make)
 
-    @jax.jit
-    def forward(params, rest, graph, layout):
-        states = nnx.merge(graphdef, params, rest)(graph, layout)
-        return jax.nn.softmax(states.logits), states.hidden[-1]
-
     def predict(seed: int) -> tuple[Array, Array]:
         params, rest = jax.tree.map(lambda leaf: jnp.asarray(leaf[seed]), (found.params, found.rest))
-        return jax.block_until_ready(forward(params, rest, shared["graph"], shared["layout"]))
+        return jax.block_until_ready(_forward(graphdef, params, rest, shared["graph"], shared["layout"]))
 
     outputs = [jax.tree.map(np.asarray, predict(seed)) for seed in range(len(seeds))]
-    model = counted(nnx.eval_shape(lambda: make(jax.random.key(0))))
     return Row(
         probabilities=np.stack([probabilities for probabilities, _ in outputs]),
         hidden=outputs[0][1],
@@ -111,7 +107,14 @@ def train_row(
         epochs=found.epochs,
         curves=found.curves,
         weights=student_weights(found.params, found.rest),
-        parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        parameters=n_weights(make, counted),
         milliseconds=median_milliseconds(lambda: predict(0), passes=20),
         seconds=found.seconds,
     )
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _forward(graphdef, params, rest, graph, layout):
+    """Probabilities [n, classes] and the last states [n, d]."""
+    states = nnx.merge(graphdef, params, rest)(graph, layout)
+    return jax.nn.softmax(states.logits), states.hidden[-1]

@@ -20,7 +20,8 @@ from jraph import GraphsTuple
 from jaxgkd.data.splits import stratified_folds
 from jaxgkd.graphs import Layout
 from jaxgkd.nn.encoders import Student, make_student
-from jaxgkd.nn.node_problem import graphdef_of, node_problem
+from jaxgkd.nn.node_problem import node_problem
+from jaxgkd.nn.untrained import graphdef_of, shapes_of
 from jaxgkd.training.checkpoint import from_leaves, leaves_by_name
 from jaxgkd.training.loop import fit
 
@@ -68,12 +69,10 @@ class HeadOutput:
     def predictor(self, graph: GraphsTuple, layout: Layout) -> Callable[[], Array]:
         """A compiled function that gives the first seed's mean probabilities [n, classes], for timing."""
         make = _maker(self.settings, graph.nodes.shape[1], self.log_probs.shape[-1])  # type: ignore[union-attr]
-        like = nnx.eval_shape(lambda: nnx.split(make(jax.random.key(0)), nnx.Param, ...)[1:])
         folds = self.settings.folds
-        several = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((folds, *leaf.shape), leaf.dtype), like)
+        several = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((folds, *leaf.shape), leaf.dtype), shapes_of(make))
         state = jax.tree.map(jnp.asarray, from_leaves(self.first_heads, several))
-        program = jax.jit(lambda *arguments: _probabilities(graphdef_of(make), *arguments).mean(axis=0))
-        return lambda: program(*state, graph, layout)
+        return lambda: _mean_probabilities(graphdef_of(make), *state, graph, layout)
 
 
 @dataclass(frozen=True)
@@ -173,12 +172,11 @@ def fit_heads(
         patience=settings.patience,
         on_progress=on_progress,
     )
-    program = jax.jit(partial(_probabilities, graphdef_of(make)))
-    program_inside = jax.jit(partial(_probabilities, graphdef_of(make), layout_axis=0))
-    everyone = np.asarray(program(result.params, result.rest, graph, layout))
+    model = graphdef_of(make), result.params, result.rest
+    everyone = np.asarray(_probabilities(*model, graph, layout))
     if train_layouts is not None and train_nodes is not None:
         # Nodes of the training graph are described as that graph shows them: no word of the nodes that are held out.
-        inside = np.asarray(program_inside(result.params, result.rest, graph, run_data["train_layout"]))
+        inside = np.asarray(_probabilities(*model, graph, run_data["train_layout"], layout_axis=0))
         everyone = np.where(per_fold(train_nodes)[:, :, None], inside, everyone)
     everyone = everyone.reshape(len(seeds), settings.folds, *everyone.shape[1:])
     described = everyone.mean(axis=1)
@@ -194,10 +192,17 @@ def _maker(settings: HeadSettings, d_in: int, n_classes: int) -> Callable[[Array
     return lambda key: make_student(settings.kind, d_in, settings.width, settings.n_layers, n_classes, key)
 
 
+@partial(jax.jit, static_argnames=("graphdef", "layout_axis"))
 def _probabilities(graphdef, params, rest, graph, layout, layout_axis: int | None = None) -> Array:
     """[heads, n, classes] from states with the heads first; one layout for all heads, or one each."""
     one = lambda params, rest, layout: jax.nn.softmax(nnx.merge(graphdef, params, rest)(graph, layout).logits)  # noqa: E731
     return jax.vmap(one, in_axes=(0, 0, layout_axis))(params, rest, layout)
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _mean_probabilities(graphdef, params, rest, graph, layout) -> Array:
+    """[n, classes], the mean over the heads."""
+    return _probabilities(graphdef, params, rest, graph, layout).mean(axis=0)
 
 
 def _folds(labels: np.ndarray, train: np.ndarray, k: int, seed: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from jaxgkd.graphs import undirected
 from jaxgkd.teachers.extract import extract
 from jaxgkd.teachers.prompts import HopPrompts, encoder_prompts, instruction_prompts
 from jaxgkd.teachers.rings import distance_rings
+from jaxgkd.training.by_value import jitted
 from jaxgkd.training.devices import weights_sharding
 from jaxgkd.training.execution import execution
 from jaxgkd.training.timing import median_milliseconds
@@ -178,11 +179,8 @@ def milliseconds_per_node(encoder: TextEncoder, prompts: list[tuple[str, ...]], 
       max_tokens: of a prompt.
     """
     graphdef, state = nnx.split(encoder.model)
-
-    @jax.jit
-    def pooled(state, input_ids, attention_mask):
-        model = nnx.merge(graphdef, state)
-        return model.pooled_states(input_ids, attention_mask, layers=(encoder.model.n_layers,), pooling=encoder.pooling)
+    options = {"layers": (encoder.model.n_layers,), "pooling": encoder.pooling}
+    pooled = jitted(lambda state, *batch: nnx.merge(graphdef, state).pooled_states(*batch, **options))
 
     rows = np.unique(np.linspace(0, len(prompts[0]) - 1, TIMED_NODES).astype(int))
     batches = [encoder.tokenizer.batch([of_hop[i] for i in rows], max_tokens=max_tokens) for of_hop in prompts]

@@ -34,6 +34,7 @@ from jaxgkd.teachers.token_batches import (
     tokenise,
     tokenizer_hash,
 )
+from jaxgkd.training.by_value import jitted
 
 # Each shape is compiled for the lower layers, for training and for reading out.
 MAX_SHAPES = 4
@@ -186,7 +187,7 @@ def _fill(writer: StoreWriter, lower: Encoder, tokens: TokenRows, shapes, start:
     begun = time.perf_counter()
     graphdef, state = nnx.split(lower)
 
-    @jax.jit
+    @jitted
     def last_state(state: nnx.State, ids: jax.Array, mask: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, state).hidden_states(ids, mask)[-1].astype(jnp.float16)
 

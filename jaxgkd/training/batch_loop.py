@@ -7,7 +7,6 @@ frozen teacher says, for one) is computed, once for all of them.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from jaxgkd.training.by_value import cached_by_value
 from jaxgkd.training.devices import EVERYWHERE, on_default_device, put, put_rows, to_host
 from jaxgkd.training.epochs import Epochs
 from jaxgkd.training.execution import execution
@@ -171,7 +171,7 @@ def predict_batches(
     return found
 
 
-@lru_cache(maxsize=16)
+@cached_by_value(maxsize=16)
 def _program(problem: BatchProblem, skip: bool = False):
     """Three compiled functions: the first state of all runs, a step of all runs, and the better of two weights."""
 
@@ -211,6 +211,6 @@ def over_runs(function: Callable[..., Tree], of_runs: tuple[Tree, ...], *shared:
     return jax.lax.platform_dependent(of_runs, shared, cpu=one_by_one, default=together)
 
 
-@lru_cache(maxsize=16)
+@cached_by_value(maxsize=16)
 def _outputs(problem: BatchProblem):
     return jax.jit(lambda params, batch: over_runs(problem.outputs, (params,), batch))

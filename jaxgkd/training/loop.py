@@ -8,7 +8,7 @@ go in parts of a few runs, see `jaxgkd.training.parts`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxgkd.training.by_value import cached_by_value
 from jaxgkd.training.devices import DATA, EVERYWHERE, MODEL, RUNS, put, put_runs, to_host
 from jaxgkd.training.execution import execution
 from jaxgkd.training.parts import MOST_TOGETHER, join, rows_of_parts, side_by_side, take
@@ -234,7 +235,7 @@ def _not_finite(state: _State, select_by: str) -> str | None:
     return None
 
 
-@lru_cache(maxsize=8)
+@cached_by_value(maxsize=16)
 def _program(problem, evaluations, evaluate_every, patience, select_by, sign, mesh=None, skip=False):
     """Two compiled functions: ``begin`` gives what there is before the first epoch, ``advance`` goes on from there.
 

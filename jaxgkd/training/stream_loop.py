@@ -6,7 +6,6 @@ batch and not by the graph.
 """
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import optax
 from jax import Array
 
 from jaxgkd.training.batch_loop import over_runs
+from jaxgkd.training.by_value import cached_by_value
 from jaxgkd.training.devices import EVERYWHERE, on_default_device, put, put_rows
 from jaxgkd.training.epochs import Epochs
 from jaxgkd.training.execution import execution
@@ -139,7 +139,7 @@ def fit_stream(
     return Fit(params, rest, at.best_epoch, evaluate_every * np.arange(1, evaluations + 1), at.curves)
 
 
-@lru_cache(maxsize=8)
+@cached_by_value(maxsize=16)
 def _program(problem: StreamProblem, skip: bool = False):
     """Three compiled functions: the first state of all runs, a step of all runs, and the better of two states."""
 

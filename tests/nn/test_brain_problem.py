@@ -6,7 +6,7 @@ import pytest
 from jaxgkd.nn.brain_inputs import BrainInputs
 from jaxgkd.nn.brain_problem import contrast_problem, make_batches, say, taught_brain_problem
 from jaxgkd.nn.brain_students import brain_student_maker
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.training.loop import fit
 
 N, R, PASSES = 24, 12, 6

@@ -21,7 +21,8 @@ from jaxgkd.nn.hetero_problem import (
     score,
 )
 from jaxgkd.nn.hetero_tasks import EdgeTask, HeteroModel, Links, LinkTask, Nodes, NodeTask, Pairs, TaskStates
-from jaxgkd.nn.node_problem import default_optimizer, graphdef_of
+from jaxgkd.nn.node_problem import default_optimizer
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.training.metrics import area_under_roc
 from jaxgkd.training.ranking import ranks_of_lists
 from tests.nn.typed_graph import CITES, KINDS, N_NODE, WIDTH, WRITES, layout_of, random_edges, random_states

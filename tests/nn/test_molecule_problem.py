@@ -16,6 +16,7 @@ from jaxgkd.nn.molecule_problem import (
     molecule_problem,
     task_loss,
 )
+from jaxgkd.training.batch_loop import _program
 
 SIZES = np.array([3, 1, 4])
 LAYERS, WIDTH = 2, 5
@@ -152,9 +153,11 @@ def test_the_rate_rises_and_falls():
     np.testing.assert_allclose(steps, [0.0, 0.05, 0.1, 0.05, 0.0], atol=1e-6)
 
 
-def test_one_problem_for_the_same_arguments():
+def test_one_program_for_the_same_arguments():
     make = lambda key: Told()  # noqa: E731
-    assert molecule_problem(make, "regression") is molecule_problem(make, "regression")
+    program = lambda **options: _program(molecule_problem(make, "regression", **options))  # noqa: E731
+    assert program() is program()
+    assert program() is not program(with_dropout=False)
 
 
 def test_batches_of_one_kind_and_the_other_hold_the_same_molecules():

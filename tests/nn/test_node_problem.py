@@ -6,7 +6,8 @@ from flax import nnx
 
 from jaxgkd.graphs import build_layout, from_edges, undirected
 from jaxgkd.nn import make_student
-from jaxgkd.nn.node_problem import default_optimizer, graphdef_of, node_problem
+from jaxgkd.nn.node_problem import default_optimizer, node_problem
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.training.loop import fit
 
 N, D_IN, CLASSES = 20, 6, 3

@@ -13,7 +13,7 @@ from jaxgkd.data.bag_of_words import Vocabulary
 from jaxgkd.data.text_graphs import load_text_graph
 from jaxgkd.graphs import SparseRows, from_edges, undirected
 from jaxgkd.nn.named_weights import states_of
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes.kept_nodes import node_student_maker
 from jaxgkd.recipes.student_inputs import unit_rows
 from jaxgkd.training.student_folder import read_student, write_student

@@ -13,7 +13,7 @@ from jaxgkd.data.hetero_graphs import make_hetero_graph
 from jaxgkd.errors import ConfigError
 from jaxgkd.language.lora import LoraConfig, merge
 from jaxgkd.nn.hetero_problem import Drawing, asked_for
-from jaxgkd.nn.node_problem import graphdef_of
+from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes import lmgnn_cotraining
 from jaxgkd.recipes.lmgnn import _others
 from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
