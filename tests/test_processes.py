@@ -66,7 +66,13 @@ def started(arguments, cache, number=None, port=None, flags=()):
     if number is not None:
         words += ["--coordinator", f"localhost:{port}", "--processes", "2", "--process-id", str(number)]
     two_devices = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
-    environment = {**os.environ, "XLA_FLAGS": two_devices, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)}
+    # Stores lie in the cache of each; what one has compiled the next need not.
+    compiled = {
+        "JAX_COMPILATION_CACHE_DIR": str(arguments["data"].parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+    paths = {"XLA_FLAGS": two_devices, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **compiled, **paths}
     return subprocess.Popen(
         [*words, *flags],
         env=environment,

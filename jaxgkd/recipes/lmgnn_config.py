@@ -99,7 +99,8 @@ class LMGNN:
     lm_steps: int = 300
     """Of the fine-tuning, for each kind of supervision."""
     lm_batch_size: int = 16
-    """Texts a step of the fine-tuning, all read with gradients: of as many nodes, or of half as many edges."""
+    """Texts a step of the fine-tuning, all read with gradients: of as many nodes, of half as many edges, or of links
+    with up to half as many negatives each."""
     lm_learning_rate: float = 5e-5
     """Of AdamW on the language model, in all stages."""
     lora_rank: int = 0

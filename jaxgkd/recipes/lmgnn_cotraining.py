@@ -25,7 +25,7 @@ from jaxgkd.language.lora import LoraConfig, initial_adapters, merge
 from jaxgkd.nn.hetero import entering
 from jaxgkd.nn.hetero_block_problem import AskedBlock, block_states
 from jaxgkd.nn.hetero_problem import Drawing, asked_for, score
-from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, NodeTask, Task, mean_loss
+from jaxgkd.nn.hetero_tasks import HeteroModel, ImitationTask, Links, LinkTask, NodeTask, Task, mean_loss
 from jaxgkd.nn.untrained import graphdef_of
 from jaxgkd.recipes.lmgnn_batches import TaskBlocks
 from jaxgkd.recipes.lmgnn_texts import GraphTexts, embedding, embedding_again
@@ -178,11 +178,11 @@ def cotrain(
             if len(order) < min(settings.batch_size, n_train):
                 order = random.permutation(n_train)
             chosen, order = order[: settings.batch_size], order[settings.batch_size :]
-            rows = _text_rows(task, texts, shared["train"], chosen, settings.lm_texts, random)
-            at = time.perf_counter()
+            at, step_key = time.perf_counter(), jax.random.fold_in(key, step)
             asked = jnp.asarray(chosen) if blocks is None else blocks.block(chosen, step)
+            ends = _ends(program, step_key, shared, chosen, asked)
+            rows = _text_rows(texts, ends, settings.lm_texts, random)
             batch = (asked, jnp.asarray(rows), *map(jnp.asarray, texts.batch(rows)))
-            step_key = jax.random.fold_in(key, step)
             trained, rest, moments, table, loss = _step(
                 program, rates, base, trained, rest, moments, table, step_key, settings.dropout, batch, shared
             )
@@ -316,15 +316,42 @@ def _score(program, params, rest, table, shared):
     return score(program.task, model, states, shared["valid"])
 
 
-def _text_rows(
-    task: Task, texts: GraphTexts, train: Any, chosen: np.ndarray, k: int, random: np.random.Generator
-) -> np.ndarray:
-    """[k] distinct texts: of the nodes that are asked for, or of the ends of the edges; others fill up."""
+def _ends(
+    program: _Program, key: Array, shared: Mapping[str, Any], chosen: np.ndarray, asked: Any
+) -> list[tuple[str, np.ndarray]]:
+    """Node type and rows of all that a step compares: nodes, or both ends of edges and, of links, their negatives.
+
+    Were texts read anew for edges that are there, and taken from the table for others, how new an embedding is would
+    tell the two apart, and a language model learns nothing more easily.
+    """
+    task, train = program.task, shared["train"]
     if isinstance(task, NodeTask | ImitationTask):
-        rows = np.asarray(train.rows)[chosen] + texts.first[task.node_type]
-    else:
-        ends = zip((task.edge_type[0], task.edge_type[2]), (train.senders, train.receivers), strict=True)
-        rows = np.concatenate([np.asarray(at)[chosen] + texts.first[name] for name, at in ends if name in texts.first])
+        return [(task.node_type, np.asarray(train.rows)[chosen])]
+    source, _, destination = task.edge_type
+    ends = [(source, np.asarray(train.senders)[chosen]), (destination, np.asarray(train.receivers)[chosen])]
+    if isinstance(task, LinkTask):
+        if isinstance(asked, AskedBlock):
+            assert isinstance(asked.asked, Links)
+            where = np.asarray(asked.asked.negative_where)
+            negatives = np.asarray(asked.nodes[destination])[np.asarray(asked.asked.negatives)]
+        else:
+            negatives, where = map(np.asarray, _drawn_negatives(program, key, asked, shared))
+        ends.append((destination, np.broadcast_to(negatives, where.shape)[where]))
+    return ends
+
+
+@partial(jax.jit, static_argnames="program")
+def _drawn_negatives(program, key, chosen, shared):
+    """As `_step` draws them."""
+    asked, _ = asked_for(program.task, program.drawing, jax.random.split(key)[0], chosen, shared)
+    return asked.negatives, asked.negative_where
+
+
+def _text_rows(
+    texts: GraphTexts, ends: list[tuple[str, np.ndarray]], k: int, random: np.random.Generator
+) -> np.ndarray:
+    """[k] distinct texts of nodes, whatever these are asked for; others fill up."""
+    rows = np.concatenate([rows + texts.first[name] for name, rows in ends if name in texts.first])
     rows = random.permutation(np.unique(rows))[:k]
     if len(rows) < k:
         others = np.setdiff1d(np.arange(texts.n_texts), rows)

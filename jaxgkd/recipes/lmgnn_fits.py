@@ -12,7 +12,7 @@ from jax import Array
 from rich.console import Console
 
 from jaxgkd.nn.hetero_block_problem import hetero_block_problem
-from jaxgkd.nn.hetero_problem import hetero_problem
+from jaxgkd.nn.hetero_problem import Drawing, hetero_problem
 from jaxgkd.nn.hetero_tasks import Nodes, Task
 from jaxgkd.nn.node_problem import default_optimizer
 from jaxgkd.recipes.lmgnn_batches import TaskBlocks, compressed, with_inputs
@@ -97,13 +97,19 @@ class Fits:
         )
 
     def blocks(
-        self, layers: int, batch_size: int, train: Any, seed: int, task: Task | None = None
+        self,
+        layers: int,
+        batch_size: int,
+        train: Any,
+        seed: int,
+        task: Task | None = None,
+        drawing: Drawing | None = None,
     ) -> TaskBlocks | None:
         """Blocks for steps that ask for so many nodes or edges; None where steps read the whole graph."""
         if not self.config.batch_nodes:
             return None
         fan_outs = one_for_each(self.config.fan_outs, self.config.layers) if layers else []
-        task, drawing = task or self.place.data.task, self.place.drawing
+        task, drawing = task or self.place.data.task, drawing or self.place.drawing
         if not isinstance(train, Nodes):
             # The edges a step asks about pass no messages in it: were it all, the relation would never be trained.
             batch_size = min(batch_size, max(1, len(train.weights) // 2))

@@ -1,7 +1,7 @@
 """The rows of a run, stage after stage: what starts from what, and what is kept of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgkd.nn.hetero_tasks import ImitationTask, Nodes, NodeTask, Task
+from jaxgkd.nn.hetero_problem import Drawing
+from jaxgkd.nn.hetero_tasks import EdgeTask, ImitationTask, LinkTask, Nodes, NodeTask, Task
 from jaxgkd.nn.untrained import graphdef_of, n_weights, shapes_of
 from jaxgkd.recipes.lmgnn_config import LMGNN
 from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
@@ -26,6 +27,8 @@ from jaxgkd.training.checkpoint import load_tree
 from jaxgkd.training.progress import progress_bar
 
 Tree = Any
+# Negatives of a link whose texts are all read: a step of 16 texts asks for two links.
+_FEW = 6
 
 
 @dataclass(eq=False)
@@ -79,18 +82,19 @@ class Stages(Fits):
         """`cotrain`, kept in the run's folder."""
         make = self.make(layers) if task is None else self.place.maker(layers, task)
         shared = arguments.pop("shared", None) or self.place.shared(self.table)
+        drawing = arguments.pop("drawing", None) or self.place.drawing
         if not layers and isinstance(self._task, NodeTask):
             first = self.place.texts.first[self._task.node_type]
             arguments["validated"] = first + self.place.data.rows["valid"]
 
         def compute() -> Tree:
-            blocks = self.blocks(layers, settings.batch_size, shared["train"], seed, task)
+            blocks = self.blocks(layers, settings.batch_size, shared["train"], seed, task, drawing)
             with progress_bar(self.console, name, settings.steps) as tick:
                 return pair_tree(
                     cotrain(
                         make,
                         task or self._task,
-                        self.place.drawing,
+                        drawing,
                         self.place.texts,
                         shared,
                         settings,
@@ -145,10 +149,14 @@ class Stages(Fits):
     def _fine_tuned(
         self, seed: int, start: tuple[Tree, Tree], *, lm: Tree | None = None, embeddings: Array | None = None
     ) -> Pair:
-        # Of an edge two texts are read.
-        b = self.config.lm_batch_size // (1 if isinstance(self._task, NodeTask) else 2)
+        b, drawing = self.config.lm_batch_size, self.place.drawing
+        if isinstance(self._task, LinkTask):
+            b, drawing = few_links(drawing, b)
+        elif isinstance(self._task, EdgeTask):
+            # Of an edge two texts are read.
+            b //= 2
         settings, table = _of_texts(self.config, max(1, b)), self.table if embeddings is None else embeddings
-        return self._train(f"lm-{seed}", 0, seed, settings, start=start, lm=lm, embeddings=table)
+        return self._train(f"lm-{seed}", 0, seed, settings, start=start, lm=lm, embeddings=table, drawing=drawing)
 
     def _cotrained(self, seed: int, tuned: Pair, start: tuple[Tree, Tree], chosen: Mapping[str, float]) -> Pair:
         config, n_train = self.config, len(self.place.data.rows["train"])
@@ -317,6 +325,19 @@ class Stages(Fits):
             step_milliseconds=float(np.median(step_milliseconds)) if step_milliseconds else None,
             trained=trained,
         )
+
+
+def few_links(drawing: Drawing, n_texts: int) -> tuple[int, Drawing]:
+    """How many links a step asks for, and how it draws their negatives, so that it names so many texts at most.
+
+    All of them can then be read anew. Negatives of the step itself are among its links' ends.
+    """
+    if drawing.negatives == "in_batch":
+        return max(2, n_texts // 2), drawing
+    k = max(1, min(drawing.n_negatives, _FEW, n_texts // 2 - 2))
+    # Joint negatives are those of all links.
+    b = (n_texts - k) // 2 if drawing.negatives == "joint" else n_texts // (2 + k)
+    return max(1, b), replace(drawing, n_negatives=k)
 
 
 def _of_texts(config: LMGNN, batch_size: int) -> CoTraining:

@@ -19,6 +19,7 @@ from jaxgkd.recipes.lmgnn import _others
 from jaxgkd.recipes.lmgnn_cotraining import CoTraining, cotrain
 from jaxgkd.recipes.lmgnn_data import labelled_by, task_data
 from jaxgkd.recipes.lmgnn_networks import Workplace
+from jaxgkd.recipes.lmgnn_stages import few_links
 from jaxgkd.recipes.lmgnn_texts import embed, embedding, embedding_again, graph_texts
 from jaxgkd.teachers.hops import TextEncoder
 from tests.recipes.hetero_folder import ACTS, write_films
@@ -202,15 +203,58 @@ def test_a_step_is_what_its_equation_says(kind, request, texts):
         if kind == "nodes":
             assert set(rows.tolist()) <= set(np.asarray(train_part.rows)[chosen].tolist())
         else:
-            ends = np.concatenate(
-                [np.asarray(train_part.receivers)[chosen], 36 + np.asarray(train_part.senders)[chosen]]
-            )
-            assert set(rows.tolist()) <= set(ends.tolist())
+            negatives = asked_for(task, place.drawing, jax.random.split(key)[0], chosen, shared)[0]
+            negatives = np.asarray(negatives.negatives)[np.asarray(negatives.negative_where)]
+            ends = [np.asarray(train_part.receivers)[chosen], 36 + np.asarray(train_part.senders)[chosen], negatives]
+            assert set(rows.tolist()) <= set(np.concatenate(ends).tolist())
         if kind == "nodes" and len(chosen_before) < 18:
             # An epoch asks for every node once.
             assert not chosen_before & set(chosen.tolist())
             chosen_before |= set(chosen.tolist())
     assert np.abs(flat(seen[-1][0]["lm"]) - flat(texts.weights)).max() > 1e-4
+
+
+def test_few_links_are_compared_by_texts_read_anew_alone(links, texts):
+    """Else how new an embedding is would tell links from what is not linked."""
+    place, make, table = links
+    b, drawing = few_links(place.drawing, 16)
+    assert (b, drawing.n_negatives) == (3, 3)
+    seen, shared, task = [], place.shared(table), place.data.task
+    few = replace(place, drawing=drawing), make, table
+    record(seen, train, few, replace(STEPS, batch_size=b, lm_texts=16, evaluate_every=10, refresh_every=10))
+    for *_, key, (chosen, rows, *_) in seen:
+        asked, _ = asked_for(task, drawing, jax.random.split(key)[0], chosen, shared)
+        negatives = np.asarray(asked.negatives)[np.asarray(asked.negative_where)]
+        named = np.concatenate([asked.receivers, 36 + np.asarray(asked.senders), negatives])
+        assert len(negatives) > 0 and set(named.tolist()) <= set(np.asarray(rows).tolist())
+
+
+def test_a_negative_is_read_anew_as_often_as_a_link(links):
+    """Of the texts that a step names each has the same chance."""
+    place, make, table = links
+    program = lmgnn_cotraining._Program(
+        graphdef_of(make), None, place.data.task, place.drawing, (), (), False, None, False
+    )
+    chosen, shared, random = np.arange(6) * 2, place.shared(table), np.random.default_rng(0)
+    ends = lmgnn_cotraining._ends(program, jax.random.key(5), shared, chosen, jnp.asarray(chosen))
+    assert [name for name, _ in ends] == ["actor", "movie", "movie"] and len(ends[2][1]) > 12
+    named = np.unique(np.concatenate([rows + place.texts.first[name] for name, rows in ends]))
+    times = np.zeros(72)
+    for _ in range(2000):
+        times[lmgnn_cotraining._text_rows(place.texts, ends, 4, random)] += 1
+    assert set(np.flatnonzero(times).tolist()) == set(named.tolist())
+    expected = 2000 * 4 / len(named)
+    assert np.sum((times[named] - expected) ** 2 / expected) < len(named) + 4 * np.sqrt(2 * len(named))
+
+
+@pytest.mark.parametrize("negatives", ["uniform", "candidates", "joint", "in_batch"])
+@pytest.mark.parametrize("n_texts", [3, 4, 9, 16, 64])
+def test_few_links_name_no_more_texts_than_are_read(negatives, n_texts):
+    b, drawing = few_links(Drawing(1024, negatives, 16), n_texts)
+    of_all = negatives == "joint"
+    named = {"in_batch": 2 * b}.get(negatives, 2 * b + (1 if of_all else b) * drawing.n_negatives)
+    assert b >= 1 and drawing.n_negatives <= 16 and drawing.negatives == negatives
+    assert named <= n_texts or (negatives == "in_batch" and b == 2)
 
 
 def test_texts_read_longest_ago_are_read_again(nodes, texts):

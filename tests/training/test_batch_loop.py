@@ -56,7 +56,7 @@ def keys(*seeds):
 def test_every_run_goes_its_own_way_as_if_alone(backend, monkeypatch):
     # What is compiled is chosen by the platform: one run after another, or all at once.
     monkeypatch.setattr(batch_loop.jax, "default_backend", lambda: backend)
-    batch_loop._program.cache_clear()
+    jax.clear_caches()
     together = fit(settings(0.05, 0.1, 0.1), keys(0, 0, 1))
     for run, (rate, seed) in enumerate([(0.05, 0), (0.1, 0), (0.1, 1)]):
         alone = fit(settings(rate), keys(seed))
