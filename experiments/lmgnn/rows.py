@@ -26,7 +26,7 @@ BLOCKS = ["--batch-nodes", "512", "--epochs", "40", "--patience", "12"]
 LARGE_SETTING = ["--max-tokens", "256", "--tuned-layers", "6", "--lm-steps", "3000", "--cotrain-steps", "3000"]
 
 TABLES: dict[str, list[str]] = {
-    "default": [],
+    "default": ["--lm-learning-rate", "1e-5"],
     "imdb": ["--data", "imdb", "--task", "node_classification", "--lm-seeds", "5"],
     "wikispeedia-subjects": [*WIKI, "node_classification", "--lm-seeds", "5", *TUNED],
     "wikispeedia-undone": [*WIKI, "edge_classification", "--lm-seeds", "5", *TUNED],

@@ -29,6 +29,8 @@ from jaxgkd.training.progress import progress_bar
 Tree = Any
 # Negatives of a link whose texts are all read: a step of 16 texts asks for two links.
 _FEW = 6
+# Learning rate of a head on links while the language model is tuned.
+_GENTLE = 1e-4
 
 
 @dataclass(eq=False)
@@ -149,13 +151,16 @@ class Stages(Fits):
     def _fine_tuned(
         self, seed: int, start: tuple[Tree, Tree], *, lm: Tree | None = None, embeddings: Array | None = None
     ) -> Pair:
-        b, drawing = self.config.lm_batch_size, self.place.drawing
+        b, drawing, changed = self.config.lm_batch_size, self.place.drawing, {}
         if isinstance(self._task, LinkTask):
             b, drawing = few_links(drawing, b)
+            # Its head has learned from a thousand links a step: what a few say must not undo that.
+            changed["learning_rate"] = _GENTLE
         elif isinstance(self._task, EdgeTask):
             # Of an edge two texts are read.
             b //= 2
-        settings, table = _of_texts(self.config, max(1, b)), self.table if embeddings is None else embeddings
+        settings = replace(_of_texts(self.config, max(1, b)), **changed)
+        table = self.table if embeddings is None else embeddings
         return self._train(f"lm-{seed}", 0, seed, settings, start=start, lm=lm, embeddings=table, drawing=drawing)
 
     def _cotrained(self, seed: int, tuned: Pair, start: tuple[Tree, Tree], chosen: Mapping[str, float]) -> Pair:
