@@ -23,7 +23,7 @@ def graphdef_of(make: Make) -> nnx.GraphDef:
 
 
 def shapes_of(make: Make) -> tuple[Any, Any]:
-    """Parameters and other state of a model as `jax.ShapeDtypeStruct`s."""
+    """Parameters and other state of a model, each leaf a `jax.ShapeDtypeStruct`."""
     return _split(make)[1:]
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def cached_by_value(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """`functools.lru_cache` that takes two functions for one where they do the same.
+    """``functools.lru_cache`` that takes two functions for one where they do the same.
 
     Functions are the same where these are: their code, their defaults, what they close over and the globals they name.
     Within them, within partial functions, and within tuples, lists, dicts, sets and frozen dataclasses, it goes by what
