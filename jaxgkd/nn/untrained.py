@@ -23,12 +23,21 @@ def graphdef_of(make: Make) -> nnx.GraphDef:
 
 
 def shapes_of(make: Make) -> tuple[Any, Any]:
-    """Parameters and other state of a model, each leaf a `jax.ShapeDtypeStruct`."""
+    """Parameters and other state of a model, each leaf a `jax.ShapeDtypeStruct`.
+
+    Args:
+      make: a model from a key.
+    """
     return _split(make)[1:]
 
 
 def n_weights(make: Make, part: Callable[[Any], nnx.Module] = lambda model: model) -> int:
-    """Weights of a model, or of a part of it."""
+    """Weights of a model, or of a part of it, counted without computing them.
+
+    Args:
+      make: a model from a key.
+      part: the part that counts; all by default.
+    """
     graphdef, *states = _split(make)
     params = nnx.state(part(nnx.merge(graphdef, *states)), nnx.Param)
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -100,7 +100,7 @@ class LMGNN:
     """Of the fine-tuning, for each kind of supervision."""
     lm_batch_size: int = 16
     """Texts a step of the fine-tuning, all read with gradients: of as many nodes, of half as many edges, or of links
-    with up to half as many negatives each."""
+    with up to six negatives each."""
     lm_learning_rate: float = 5e-5
     """Of AdamW on the language model, in all stages."""
     lora_rank: int = 0
@@ -120,7 +120,7 @@ class LMGNN:
     batch_size: int = 256
     """Nodes, or edges, a step of stage 3."""
     lm_nodes_per_batch: int = 8
-    """Texts a step that the language model reads with gradients in stage 3."""
+    """Texts a step that the language model reads with gradients in stage 3, of links' negatives too."""
     cotrain_learning_rate: float = 3e-4
     """Of the GNN in stage 3."""
     freeze_steps: int = 0
