@@ -2,8 +2,8 @@
 
 A step asks for b nodes or edges. Of the texts of these nodes, or of the edges' ends and of links' negatives, k are read
 by the language model as it is now, and gradients flow into it through them; all others enter the graph network as a
-table of embeddings remembers them. What was read is written back; every r steps the texts that were read longest ago are read again. With
-k texts of k nodes and no convolutions this is plain fine-tuning.
+table of embeddings remembers them. What was read is written back; every r steps the texts that were read longest ago
+are read again. With k texts of k nodes and no convolutions this is plain fine-tuning.
 """
 
 import time
