@@ -78,7 +78,10 @@ def test_a_program_says_of_nodes_what_the_run_says(bert_folder, tmp_path, encode
     assert student.manifest["output"]["shape"] == ["n0", 3]
 
 
-@pytest.mark.parametrize("task", ["edge_classification", "link_prediction"])
+CLASSES = pytest.param("edge_classification", marks=pytest.mark.thorough)
+
+
+@pytest.mark.parametrize("task", [CLASSES, "link_prediction"])
 def test_a_program_says_of_pairs_what_the_run_says(bert_folder, tmp_path, task, asked_elsewhere):
     data, asked = without_asked_edges(tmp_path / "films")
     whole, run = write_films(tmp_path / "whole"), tmp_path / "run"

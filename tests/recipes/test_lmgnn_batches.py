@@ -124,10 +124,8 @@ def test_an_epoch_asks_for_everything_once_and_repeats(work):
     assert any(not np.array_equal(one, two) for one, two in zip(*leaves, strict=True))
 
 
-LINKS = pytest.param(["--task", "link_prediction"], marks=pytest.mark.thorough)
-
-
-@pytest.mark.parametrize("flags", [["--layers", "2", "--fan-outs", "3", "2"], LINKS])
+@pytest.mark.thorough
+@pytest.mark.parametrize("flags", [["--layers", "2", "--fan-outs", "3", "2"], ["--task", "link_prediction"]])
 def test_a_run_on_blocks(flags, films, bert_folder, tmp_path):
     small = SMALL | {"batch_nodes": 8, "fan_outs": 3}
     assert run_films(films, tmp_path / "out", bert_folder, *flags, **small) == 0
