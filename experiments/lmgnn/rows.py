@@ -21,8 +21,8 @@ CLICKS = [*WIKI, "link_prediction"]
 FROZEN = ["--stages"]
 # Chosen on validation subjects, two seeds: 300 steps at 5e-5 are worth 0.3 points to the GNN there, these 1.9.
 TUNED = ["--lm-steps", "450", "--lm-learning-rate", "1e-4"]
-# Chosen on validation too: of clicks the GNN's MRR is .340 where stage 1 asks which texts are linked, .338 where it asks
-# for clicks, of clicks taken back the AUROC .633 and .631.
+# Chosen on validation too: of clicks the GNN's MRR is .340 where stage 1 asks which texts are linked and .338 where it
+# asks for clicks, of clicks taken back the AUROC .633 and .631.
 LINKED = [*TUNED, "--supervision", "links"]
 # An epoch is six steps.
 BLOCKS = ["--batch-nodes", "512", "--epochs", "40", "--patience", "12"]
