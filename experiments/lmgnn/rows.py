@@ -4,9 +4,10 @@
     python experiments/lmgnn/rows.py --only imdb        # some of them, or of the further ones
     python experiments/lmgnn/rows.py --list             # the commands, without running them
 
-Five seeds for rows with a frozen language model; for those that train one three, and five where a run asks about nodes
-or for classes of links. Further runs are those on negatives, scores, losses and encoders, some five minutes each, one
-with ten seeds (an hour), and ``wikispeedia-…-large`` for an accelerator: longer texts, all layers trained, more steps.
+Five seeds for rows with a frozen language model; for those that train one three on See Also and in ``clicks-task``, and
+five or ten elsewhere. Further runs are those on negatives, scores, losses and encoders, some five minutes each, on what
+stage 1 asks for, two of them with ten seeds (an hour each), and ``wikispeedia-…-large`` for an accelerator: longer
+texts, all layers trained, more steps.
 """
 
 import sys

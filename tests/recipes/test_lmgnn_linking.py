@@ -125,8 +125,7 @@ def test_a_text_that_is_linked_to_all_others_is_refused(bert_folder, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("supervision", ["links", "both"])
+@pytest.mark.parametrize("supervision", ["links", pytest.param("both", marks=pytest.mark.thorough)])
 def test_a_run_that_asks_which_texts_are_linked(supervision, bert_folder, tmp_path):
     data, out = write_films(tmp_path / "films"), tmp_path / "out"
     assert run_films(data, out, bert_folder, "--stages", "lm", **SMALL, supervision=supervision) == 0
