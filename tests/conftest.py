@@ -57,7 +57,7 @@ def few_programs() -> Iterator[None]:
     """
     yield
     maps = Path("/proc/self/maps")
-    if maps.is_file() and maps.read_bytes().count(b"\n") > 20_000:
+    if maps.is_file() and maps.read_bytes().count(b"\n") > 40_000:
         jax.clear_caches()
         gc.collect()
 

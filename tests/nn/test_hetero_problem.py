@@ -158,6 +158,13 @@ def test_what_a_step_asks_does_not_depend_on_the_opposite_edge(task):
     """With it in the graph and without it the loss is the same."""
     senders, receivers = np.array([0, 1, 1, 2, 3]), np.array([1, 0, 2, 4, 3])
     opposite = jnp.array([1, 0, -1, -1, 4])
+    graphdef, weights = nnx.split(make(task, jax.random.key(0)))
+
+    @jax.jit
+    def losses(weights, chosen, together):
+        model = nnx.merge(graphdef, weights)
+        batch, layout = asked_for(task, Drawing(1, "uniform", 3), jax.random.key(1), chosen, together)
+        return task.losses(model, model.states(together["inputs"], layout), batch)
 
     def loss(n, chosen, *, told=True):
         """Of chosen ones of the edges 0→1, 1→2, 2→4 and 3→3, to which 1→0 is added where n is 5."""
@@ -171,9 +178,7 @@ def test_what_a_step_asks_does_not_depend_on_the_opposite_edge(task):
         changed = {"train": train, "layout": layout_of(random_edges() | {CITES: ends})}
         together = shared(**changed, **({"opposite": pairs} if told else {}))
         together["known"] = KnownEdges.from_edges(np.array([0]), np.array([1]), 6, 6)
-        model = make(task, jax.random.key(0))
-        batch, layout = asked_for(task, Drawing(1, "uniform", 3), jax.random.key(1), jnp.asarray(chosen), together)
-        return np.asarray(task.losses(model, model.states(together["inputs"], layout), batch))
+        return np.asarray(losses(weights, jnp.asarray(chosen), together))
 
     np.testing.assert_allclose(loss(5, [0]), loss(4, [0]), rtol=1e-5)
     assert np.abs(loss(5, [0], told=False) - loss(4, [0])).max() > 1e-4
