@@ -8,8 +8,12 @@ from jaxgkd.data.simulated_brains import GROUP_EFFECTS, NETWORKS, simulate_brain
 from jaxgkd.errors import ConfigError
 from jaxgkd.training.metrics import area_under_roc
 
-BRAINS = simulate_brains()
 KNOWN = [0.73156, 0.313508, 1.96841]
+
+
+@pytest.fixture(scope="module")
+def brains():
+    return simulate_brains()
 
 
 def ridge_area(brains):
@@ -25,22 +29,22 @@ def ridge_area(brains):
     return np.mean(areas)
 
 
-def test_what_it_is():
-    assert BRAINS.simulated
-    assert (BRAINS.n_subjects, BRAINS.n_regions) == (300, 90)
-    assert set(BRAINS.networks) == set(NETWORKS)
+def test_what_it_is(brains):
+    assert brains.simulated
+    assert (brains.n_subjects, brains.n_regions) == (300, 90)
+    assert set(brains.networks) == set(NETWORKS)
     for text in (
-        BRAINS.name,
-        *BRAINS.site_names,
-        *BRAINS.class_names,
-        *BRAINS.notes,
-        *BRAINS.subjects,
-        *BRAINS.regions,
+        brains.name,
+        *brains.site_names,
+        *brains.class_names,
+        *brains.notes,
+        *brains.subjects,
+        *brains.regions,
     ):
         assert "simulated" in text
-    np.testing.assert_array_equal(BRAINS.connectivity, BRAINS.connectivity.swapaxes(1, 2))
-    np.testing.assert_allclose(BRAINS.connectivity[5], np.corrcoef(BRAINS.series[5].T.astype(float)), atol=1e-6)
-    counts = describe_brains(BRAINS)
+    np.testing.assert_array_equal(brains.connectivity, brains.connectivity.swapaxes(1, 2))
+    np.testing.assert_allclose(brains.connectivity[5], np.corrcoef(brains.series[5].T.astype(float)), atol=1e-6)
+    counts = describe_brains(brains)
     assert counts["simulated"]
     assert min(min(row.values()) for row in counts["sites"].values()) >= 10
     assert 7 <= counts["covariates"]["age"]["min"] < counts["covariates"]["age"]["max"] <= 45
@@ -57,13 +61,13 @@ def test_the_seed_decides():
     np.testing.assert_allclose(one.series[0][0, :3], KNOWN, rtol=1e-4)
 
 
-def test_a_linear_model_finds_the_groups_but_not_all_of_them():
-    assert 0.74 < ridge_area(BRAINS) < 0.86
+def test_a_linear_model_finds_the_groups_but_not_all_of_them(brains):
+    assert 0.74 < ridge_area(brains) < 0.86
 
 
-def test_the_known_networks_differ_most():
-    averages = network_averages(BRAINS)
-    first, second = (averages.values[BRAINS.labels == label] for label in (0, 1))
+def test_the_known_networks_differ_most(brains):
+    averages = network_averages(brains)
+    first, second = (averages.values[brains.labels == label] for label in (0, 1))
     t = (second.mean(axis=0) - first.mean(axis=0)) / np.sqrt(
         first.var(axis=0) / len(first) + second.var(axis=0) / len(second)
     )

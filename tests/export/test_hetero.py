@@ -49,7 +49,7 @@ FROZEN = pytest.param("rgat", ("--stages",), marks=pytest.mark.thorough)
 @pytest.mark.parametrize(
     ("encoder", "flags"),
     [
-        ("rgcn", ("--mentions", "--stages", "lm", "student")),
+        pytest.param("rgcn", ("--mentions", "--stages", "lm", "student"), marks=pytest.mark.thorough),
         pytest.param("hgt", ("--tuned-layers", "3", "--stages", "lm"), marks=pytest.mark.thorough),
         FROZEN,
     ],

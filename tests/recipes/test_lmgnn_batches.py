@@ -71,6 +71,14 @@ def blocks_of(place, table, fan_outs, batch_size=7):
     return TaskBlocks(data, graph, data.task, train, place.drawing, batch_size=batch_size, fan_outs=fan_outs, seed=3)
 
 
+# Two gradients are compiled for each.
+LONG = [
+    pytest.param(kind, marks=[pytest.mark.thorough] * (kind in ("edges", "links, joint", "links that lead back")))
+    for kind in KINDS
+]
+
+
+@pytest.mark.parametrize("work", LONG, indirect=True)
 def test_blocks_of_all_neighbours_have_the_losses_and_gradients_of_the_whole_graph(work):
     place, table = work
     task, shared, make = place.data.task, place.shared(table), place.maker(2)
