@@ -26,11 +26,24 @@ def relation_key(kind: EdgeType) -> str:
 
 
 class RGCNConvolution(nnx.Module):
-    """``W_0 x_i + Σ_r mean_{j in N_r(i)} W_r x_j`` with ``W_r = Σ_b a_rb V_b`` (arXiv 1703.06103, equations 2, 3)."""
+    """``W_0 x_i + Σ_r mean_{j in N_r(i)} W_r x_j`` with ``W_r = Σ_b a_rb V_b`` (arXiv 1703.06103, equations 2, 3).
 
-    def __init__(self, width: int, node_types: Sequence[str], kinds: Sequence[EdgeType], *, rngs: nnx.Rngs):
+    Where a node type starts more relations than there are bases, its states are multiplied with the bases, and the
+    products mixed: so many products with the states, however many relations.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        node_types: Sequence[str],
+        kinds: Sequence[EdgeType],
+        *,
+        n_bases: int | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Draw the weights; ``n_bases`` is 8 by default, or the number of relations where there are fewer."""
         del node_types
-        n_bases = max(1, min(len(kinds), 8))
+        n_bases = max(1, min(len(kinds), 8)) if n_bases is None else n_bases
         initializer = nnx.initializers.glorot_uniform(batch_axis=0)
         self.bases = nnx.Param(initializer(rngs.params(), (n_bases, width, width)))
         self.mixing = nnx.Param(nnx.initializers.glorot_uniform()(rngs.params(), (len(kinds), n_bases)))
@@ -39,14 +52,31 @@ class RGCNConvolution(nnx.Module):
 
     def __call__(self, states: States, layout: HeteroLayout) -> dict[str, Array]:
         """Node type → [n, d]."""
-        kernels = jnp.einsum("rb,bio->rio", self.mixing[...], self.bases[...])
-        of_kind = {kind: kernels[i] for i, kind in enumerate(self.kinds)}
-        return {
-            name: self.itself(values) + _mean_of_relations(states, layout[name], of_kind)
-            if name in layout
-            else self.itself(values)
-            for name, values in states.items()
-        }
+        new = {name: self.itself(values) for name, values in states.items()}
+        for name in new:
+            if name in layout:
+                edges = layout[name]
+                rows = jnp.concatenate(self._stacked(states, edges))
+                new[name] += aggregate(rows, edges.layout, edge_weights=edges.weights)
+        return new
+
+    def _stacked(self, states: States, edges: TypedEdges) -> list[Array]:
+        """As `_stacked`, the states of a type multiplied with the fewer of bases and kernels."""
+        number = {kind: i for i, kind in enumerate(self.kinds)}
+        bases, stacked, first = self.bases[...], [], 0
+        for source, _, n_relation in edges.sources:
+            kinds = edges.edge_types[first : first + n_relation]
+            first += n_relation
+            mixing = self.mixing[...][np.array([number[kind] for kind in kinds])]
+            if len(bases) < n_relation:
+                products = _side_by_side(states[source], bases)
+                # One relation after another: XLA then writes every row once, and nothing else.
+                mixed = [sum(products[:, b] * share for b, share in enumerate(shares)) for shares in mixing]
+                rows = jnp.stack(mixed, axis=1)
+            else:
+                rows = _side_by_side(states[source], jnp.einsum("rb,bio->rio", mixing, bases))
+            stacked.append(rows.reshape(-1, rows.shape[-1]))
+        return stacked
 
 
 class SAGEConvolution(nnx.Module):
@@ -194,6 +224,12 @@ class HGTConvolution(nnx.Module):
 
     def _by_head(self, values: Array) -> Array:
         return values.reshape(values.shape[0], self.heads, -1)
+
+
+def _side_by_side(values: Array, kernels: Array) -> Array:
+    """[n, k, d_out] of values [n, d_in] and kernels [k, d_in, d_out], by one product."""
+    n_kernels, d_in, d_out = kernels.shape
+    return (values @ kernels.swapaxes(0, 1).reshape(d_in, n_kernels * d_out)).reshape(-1, n_kernels, d_out)
 
 
 def _stacked(

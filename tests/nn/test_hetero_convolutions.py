@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.test_util import check_grads
 
 from jaxgkd.graphs import without_edges
-from jaxgkd.nn.hetero_convolutions import HETERO_CONVOLUTIONS
+from jaxgkd.nn.hetero_convolutions import HETERO_CONVOLUTIONS, RGCNConvolution
 from tests.nn.typed_graph import (
     CITES,
     KINDS,
@@ -193,6 +194,19 @@ def test_gradients_are_numbers_and_leave_out_what_is_left_out(layer):
     np.testing.assert_array_equal(of_states["author"], 0.0)
     _, with_authors = gradient(params, states, jnp.zeros(len(edges[WRITES][0]), bool))
     assert float(jnp.abs(with_authors["author"]).max()) > 0
+
+
+@pytest.mark.parametrize("n_bases", [1, 3])
+def test_few_bases_are_mixed_as_kernels_would_be(n_bases):
+    """Papers start two relations into papers: states are multiplied with one base, or with kernels made of three."""
+    edges, states = random_edges(), random_states(6)
+    layer = RGCNConvolution(WIDTH, tuple(N_NODE), KINDS, n_bases=n_bases, rngs=nnx.Rngs(3))
+    graphdef, params = nnx.split(layer)
+    layout = layout_of(edges)
+    apply = jax.jit(lambda params, states: nnx.merge(graphdef, params)(states, layout))
+    assert layer.bases.shape == (n_bases, WIDTH, WIDTH)
+    assert_alike(apply(params, states), rgcn(layer, edges, states))
+    check_grads(lambda params: apply(params, states)["paper"], (params,), order=1, modes=["rev"], rtol=2e-2)
 
 
 @pytest.mark.parametrize("name", ["rgat", "hgt"])
