@@ -23,8 +23,10 @@ AIMS: tuple[tuple[str, dict[str, Any], str, str, float], ...] = (
     ("contrastive", {}, "four_products", "blockwise InfoNCE, its four products alone", 1 / 1.6),
     ("molecule_encoders", {"relations": "bonds"}, "pytorch", "transformer over bonds, PyTorch", 1.5),
     ("molecule_encoders", {"relations": "distances"}, "pytorch", "transformer over distances, PyTorch", 1.5),
-    ("hetero_layers", {"encoder": "rgcn"}, "pyg", "R-GCN, PyG", 3),
-    ("hetero_layers", {"encoder": "hgt"}, "pyg", "HGT, PyG", 2),
+    ("hetero_layers", {"encoder": "rgcn", "edges": 239_538}, "pyg", "R-GCN, two relations, PyG", 3),
+    ("hetero_layers", {"encoder": "rgcn", "edges": 457_248}, "pyg", "R-GCN, six relations, PyG", 3),
+    ("hetero_layers", {"encoder": "hgt", "edges": 239_538}, "pyg", "HGT, two relations, PyG", 2),
+    ("hetero_layers", {"encoder": "hgt", "edges": 457_248}, "pyg", "HGT, six relations, PyG", 2),
     ("brain_folds", {}, "pytorch", "five folds of brains, PyTorch one after another", 2),
 )
 # Counted columns that are shares of a whole.
